@@ -1,5 +1,20 @@
-//! What every AgentAPI process agrees on.
+//! What every AgentAPI process agrees on: ids, limits, states, wire protocols, agent manifests, and the runtime kit of the daemons.
+//!
+//! Without features it has no async runtime and no TLS, because the shim links it and every page of the shim counts a thousand times.
 
+pub mod agent;
+pub mod api;
+pub mod exit;
+pub mod frame;
+pub mod id;
+pub mod link;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 pub mod size;
+pub mod state;
+pub mod viewer;
 
+pub use exit::{Exit, ExitReason};
+pub use id::{EventId, HostId, OrgId, SessionId, SpawnNumber, UserId};
 pub use size::WindowSize;
+pub use state::SpawnState;

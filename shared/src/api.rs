@@ -1,0 +1,11 @@
+//! The bodies of the REST API, shared by the control plane that serves them and the CLI that reads them.
+//!
+//! Requests refuse unknown fields, so that a typing error is an error and not a default.
+
+mod problem;
+mod session;
+mod system;
+
+pub use problem::{FieldError, Problem};
+pub use session::*;
+pub use system::*;

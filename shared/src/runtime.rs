@@ -1,0 +1,9 @@
+//! The runtime kit of the daemons and the CLI: owned tasks, shutdown, telemetry, ties to a parent process.
+
+mod parent;
+mod tasks;
+mod telemetry;
+
+pub use parent::{ParentGone, exit_with_parent};
+pub use tasks::{OnEnd, TaskGroup};
+pub use telemetry::{LogFormat, init_telemetry};
