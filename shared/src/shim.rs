@@ -229,14 +229,25 @@ pub enum ShimOutcome {
 /// `final.json`: what is left of a terminal after its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinalScreen {
-    /// The screen alone, as text; its other fields hold for both.
+    /// The screen with all of its scrollback, as text.
     pub screen: ScreenResponse,
-    /// The screen alone, with colours.
+    /// The same rows with colours.
     pub ansi: String,
-    /// Scrollback rows, oldest first, with colours.
-    pub scrollback_ansi: Vec<String>,
-    /// Scrollback rows, oldest first, as text.
-    pub scrollback_text: Vec<String>,
+}
+
+impl FinalScreen {
+    /// The screen as a request wants it.
+    #[must_use]
+    pub fn respond(&self, format: ScreenFormat, scrollback: u32) -> ScreenResponse {
+        let all = match format {
+            ScreenFormat::Text => &self.screen.text,
+            ScreenFormat::Ansi => &self.ansi,
+        };
+        let lines: Vec<&str> = all.split('\n').collect();
+        let wanted = usize::from(self.screen.size.rows()).saturating_add(scrollback as usize);
+        let text = lines.get(lines.len().saturating_sub(wanted)..).unwrap_or_default().join("\n");
+        ScreenResponse { text, ..self.screen.clone() }
+    }
 }
 
 /// Starts a packet; the body follows.
