@@ -26,6 +26,7 @@ mod service;
 mod start;
 mod streams;
 mod sys;
+pub mod terminal;
 
 /// The program. Without arguments it serves the spawn described on its standard input; `recover DIR SPAWN` writes the records of a spawn whose
 /// shim was killed; `--version` tells the version.
