@@ -27,9 +27,7 @@ use alacritty_terminal::term::{Config, Term};
 use vte::ansi::{CharsetIndex, Handler, StandardCharset};
 
 use super::controls::Controls;
-use super::engine::{
-    Attrs, Buffer, CellKind, CellView, Charset, Color, CursorState, Effects, Engine, Rgb, Style,
-};
+use super::engine::{Attrs, Buffer, CellKind, CellView, Charset, Color, CursorState, Effects, Engine, Rgb, Style};
 use super::render::{Addressing, Pen, STYLE_BITS, write_plain};
 use super::scrollback::{RowFlags, Scrollback};
 
@@ -386,9 +384,7 @@ fn style_of(cell: &Cell) -> Style {
 }
 
 fn view(cell: &Cell) -> CellView<'_> {
-    let kind = if !cell.flags.intersects(
-        Flags::WIDE_CHAR | Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER,
-    ) {
+    let kind = if !cell.flags.intersects(Flags::WIDE_CHAR | Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER) {
         CellKind::Narrow
     } else if cell.flags.contains(Flags::WIDE_CHAR) {
         CellKind::Wide

@@ -93,7 +93,8 @@ impl Perform for Dispatch<'_, '_> {
                     _ => CharsetIndex::G3,
                 };
                 // National sets differ from ASCII in a few signs only; what matters is to leave line drawing.
-                let set = if set == b'0' { StandardCharset::SpecialCharacterAndLineDrawing } else { StandardCharset::Ascii };
+                let set =
+                    if set == b'0' { StandardCharset::SpecialCharacterAndLineDrawing } else { StandardCharset::Ascii };
                 core.term.configure_charset(slot, set);
             }
             _ => {}

@@ -7,9 +7,7 @@ use alacritty_terminal::grid::Grid;
 use alacritty_terminal::index::{Column, Line, Point};
 use alacritty_terminal::term::cell::{Cell, Flags};
 use unicode_width::UnicodeWidthChar;
-use vte::ansi::{
-    CharsetIndex, ClearMode, Handler, LineClearMode, NamedMode, NamedPrivateMode, StandardCharset,
-};
+use vte::ansi::{CharsetIndex, ClearMode, Handler, LineClearMode, NamedMode, NamedPrivateMode, StandardCharset};
 
 use super::{Core, ZEROWIDTH_MAX, is_default_background, line};
 use crate::terminal::engine::{Buffer, Effects};
@@ -340,7 +338,11 @@ impl Core {
             7 => NamedPrivateMode::LineWrap,
             _ => return,
         };
-        if on { self.term.set_private_mode(named.into()) } else { self.term.unset_private_mode(named.into()) }
+        if on {
+            self.term.set_private_mode(named.into())
+        } else {
+            self.term.unset_private_mode(named.into())
+        }
         if mode == 6 {
             self.cursor_to(0, 0);
         }
