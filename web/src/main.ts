@@ -15,8 +15,8 @@ import { mountToasts } from './ui/toast.ts';
 import { App } from './views/app.ts';
 import { loginView, takeLoginCode } from './views/login.ts';
 
-/** Fonts that a first screen needs; the others come when a glyph asks for them. */
-const FIRST_FONTS = ["400 13px 'AgentAPI Mono'", "700 13px 'AgentAPI Mono'"];
+/** One character of every file that an agent's first screen needs: letters, lines, braille, technical and other symbols. */
+const FIRST_GLYPHS = 'W│⠋⎿⏺※';
 
 let app: App | null = null;
 
@@ -37,7 +37,7 @@ async function start(): Promise<void> {
   try {
     const me = await api.me();
     // Measured by the terminal, so they have to be there before it.
-    await Promise.all(FIRST_FONTS.map((font) => document.fonts.load(font, 'W│█')));
+    await Promise.all([400, 700].map((weight) => document.fonts.load(`${weight} 13px 'AgentAPI Mono'`, FIRST_GLYPHS)));
     app = new App(me, () => showLogin(null));
     root.replaceChildren(app.element);
     app.start();

@@ -8,7 +8,7 @@ import { Terminal } from '@xterm/xterm';
 import type { WindowSize } from './codec.ts';
 import type { FeedScreen } from './feed.ts';
 import { silence } from './queries.ts';
-import { FONT_FAMILY } from './size.ts';
+import { FONT_FAMILY, SCROLLBAR_PX } from './size.ts';
 import { THEME } from './theme.ts';
 import { useHostWidths } from './width.ts';
 
@@ -34,6 +34,8 @@ export class Screen implements FeedScreen {
   readonly search = new SearchAddon();
   private readonly encoder = new TextEncoder();
   private webgl: WebglAddon | null = null;
+  /** Glyphs drawn before their font arrived are empty boxes in the renderer's cache. */
+  private readonly fontsChanged = () => this.terminal.clearTextureAtlas();
 
   constructor(events: ScreenEvents, fontPx: number) {
     this.terminal = new Terminal({
@@ -44,6 +46,7 @@ export class Screen implements FeedScreen {
       fontWeightBold: '700',
       lineHeight: 1,
       minimumContrastRatio: 1,
+      overviewRuler: { width: SCROLLBAR_PX },
       rescaleOverlappingGlyphs: true,
       scrollback: SCROLLBACK_ROWS,
       screenReaderMode: false,
@@ -69,13 +72,19 @@ export class Screen implements FeedScreen {
 
   open(parent: HTMLElement): void {
     this.terminal.open(parent);
+    if (matchMedia('(pointer: fine)').matches) this.accelerate();
+    document.fonts.addEventListener('loadingdone', this.fontsChanged);
+  }
+
+  /** Draws with WebGL where it is there. Not on phones, where contexts are taken away and characters are smaller than its whole pixels. */
+  private accelerate(): void {
     try {
       const webgl = new WebglAddon();
       webgl.onContextLoss(() => webgl.dispose());
       this.terminal.loadAddon(webgl);
       this.webgl = webgl;
     } catch {
-      // No WebGL here: xterm.js goes on with its DOM renderer.
+      // xterm.js goes on with its DOM renderer.
       this.webgl = null;
     }
   }
@@ -102,6 +111,7 @@ export class Screen implements FeedScreen {
   }
 
   dispose(): void {
+    document.fonts.removeEventListener('loadingdone', this.fontsChanged);
     this.webgl?.dispose();
     this.terminal.dispose();
   }

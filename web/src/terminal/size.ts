@@ -5,11 +5,14 @@ import { clampSize, type WindowSize } from './codec.ts';
 
 export const FONT_FAMILY = "'AgentAPI Mono', ui-monospace, 'Cascadia Mono', Menlo, Consolas, 'Apple Color Emoji', 'Segoe UI Emoji', 'Noto Color Emoji', monospace";
 
-/** Below this nothing can be told apart; the terminal then scrolls sideways. */
-const FONT_PX_MIN = 3;
+/** xterm.js lays its scroll bar over the last columns; they are left free for it. */
+export const SCROLLBAR_PX = 10;
 
-/** Steps of the font size: finer ones cost a glyph atlas each and gain nothing. */
-const FONT_PX_STEP = 0.25;
+/** Width of a character of the bundled font, in em. */
+const ADVANCE_EM = 0.6;
+
+/** A cell narrower than this, in device pixels, shows nothing; the terminal then is wider than its area. */
+const CELL_DEVICE_PX_MIN = 2;
 
 export interface Cell {
   readonly width: number;
@@ -33,7 +36,7 @@ export function measureCell(fontPx: number): Cell {
   document.body.append(probe);
   const box = probe.getBoundingClientRect();
   probe.remove();
-  return { width: box.width / count, height: Math.ceil(box.height * devicePixelRatio) / devicePixelRatio };
+  return { width: Math.floor((box.width / count) * devicePixelRatio) / devicePixelRatio, height: Math.ceil(box.height * devicePixelRatio) / devicePixelRatio };
 }
 
 /** What fits into an area at this font size: what this page would like the session to have. */
@@ -42,16 +45,24 @@ export function naturalSize(width: number, height: number, fontPx: number): Wind
   return clampSize(width / cell.width, height / cell.height);
 }
 
+/**
+ * The font size nearest to a wanted one at which a cell is a whole number of device pixels wide: renderers cut the width down to that, and
+ * letters made for a wider cell would touch. A little is added, so that rounding never falls to the pixel below.
+ */
+export function wholePixelFont(fontPx: number): number {
+  return fontOfCell(Math.max(CELL_DEVICE_PX_MIN, Math.round(fontPx * ADVANCE_EM * devicePixelRatio)));
+}
+
 /** The font size at which the whole of a size is visible: the preferred one, or smaller. */
 export function fittingFont(size: WindowSize, width: number, height: number, preferredPx: number): number {
-  const cell = measureCell(preferredPx);
-  const scale = Math.min(width / (size.cols * cell.width), height / (size.rows * cell.height), 1);
-  let fontPx = scale === 1 ? preferredPx : Math.floor((preferredPx * scale) / FONT_PX_STEP) * FONT_PX_STEP;
-  // Rounding to device pixels is not linear: go down until it holds.
-  while (fontPx > FONT_PX_MIN) {
-    const { width: w, height: h } = measureCell(fontPx);
-    if (w * size.cols <= width && h * size.rows <= height) break;
-    fontPx -= FONT_PX_STEP;
+  let pixels = Math.round(wholePixelFont(preferredPx) * ADVANCE_EM * devicePixelRatio);
+  for (; pixels > CELL_DEVICE_PX_MIN; pixels -= 1) {
+    const cell = measureCell(fontOfCell(pixels));
+    if (cell.width * size.cols <= width && cell.height * size.rows <= height) break;
   }
-  return Math.max(FONT_PX_MIN, fontPx);
+  return fontOfCell(pixels);
+}
+
+function fontOfCell(devicePixels: number): number {
+  return Math.ceil((devicePixels / devicePixelRatio / ADVANCE_EM) * 100 + 1) / 100;
 }

@@ -6,7 +6,7 @@ import { TerminalConnection, type ConnectionStatus } from './connection.ts';
 import { Feed, HoleError } from './feed.ts';
 import type { Resume, ServerMessage, ViewerMode } from './messages.ts';
 import { Screen } from './screen.ts';
-import { fittingFont, naturalSize } from './size.ts';
+import { fittingFont, naturalSize, SCROLLBAR_PX, wholePixelFont } from './size.ts';
 
 /** A window being dragged changes at every frame; the program should lay itself out once. */
 const RESIZE_QUIET_MS = 100;
@@ -48,8 +48,8 @@ export class TerminalView {
   constructor(element: HTMLElement, session: string, mode: ViewerMode, preferredPx: number, events: ViewEvents) {
     this.element = element;
     this.events = events;
-    this.preferredPx = preferredPx;
-    this.fontPx = preferredPx;
+    this.preferredPx = wholePixelFont(preferredPx);
+    this.fontPx = this.preferredPx;
     this.screen = new Screen(
       {
         input: (bytes, focusReport) => this.input(bytes, focusReport),
@@ -58,7 +58,7 @@ export class TerminalView {
         link: (url) => events.link(url),
         shortcut: (event) => events.shortcut(event),
       },
-      preferredPx,
+      this.preferredPx,
     );
     this.feed = new Feed(
       { write: (bytes, parsed) => this.screen.write(bytes, parsed), reset: () => this.screen.reset(), resize: (size) => this.resized(size) },
@@ -143,8 +143,8 @@ export class TerminalView {
     // Typing takes the size. Clicking into the page is not typing, so only the owner tells the program that it has the focus.
     if (focusReport && (this.owner !== 'me' || !this.connection.canType())) return;
     let typed = bytes;
-    if (this.stickyCtrl && bytes.length === 1 && (bytes[0] ?? 0) >= 0x3f) {
-      typed = Uint8Array.of((bytes[0] ?? 0) === 0x3f ? 0x7f : (bytes[0] ?? 0) & 0x1f);
+    if (this.stickyCtrl && bytes.length === 1) {
+      typed = withCtrl(bytes[0] ?? 0);
       this.stickyCtrl();
     }
     this.connection.type(typed);
@@ -167,8 +167,9 @@ export class TerminalView {
 
   /** Chooses the characters' size so that the whole of the session's size is visible here. */
   private fit(): void {
-    const { clientWidth: width, clientHeight: height } = this.element;
-    if (width === 0 || height === 0) return;
+    const height = this.element.clientHeight;
+    const width = this.element.clientWidth - SCROLLBAR_PX;
+    if (width <= 0 || height === 0) return;
     this.natural = naturalSize(width, height, this.preferredPx);
     const { terminal } = this.screen;
     const fontPx = fittingFont({ cols: terminal.cols, rows: terminal.rows }, width, height, this.preferredPx);
@@ -183,4 +184,10 @@ export class TerminalView {
     const { cols, rows } = this.screen.terminal;
     this.events.size({ cols, rows }, this.natural, this.owner);
   }
+}
+
+/** The control character of a key, as keyboards have it: letters and `@[\\]^_`, space is NUL, `?` is DEL; others stay themselves. */
+export function withCtrl(key: number): Uint8Array {
+  if (key === 0x3f) return Uint8Array.of(0x7f);
+  return Uint8Array.of(key === 0x20 || (key >= 0x40 && key < 0x7f) ? key & 0x1f : key);
 }

@@ -5,7 +5,7 @@ import { api } from '../api/client.ts';
 import { Store } from '../api/store.ts';
 import type { Me } from '../api/types.ts';
 import type { WindowSize } from '../terminal/codec.ts';
-import { naturalSize } from '../terminal/size.ts';
+import { naturalSize, wholePixelFont } from '../terminal/size.ts';
 import { fill, h, icon, iconButton, setText, show } from '../ui/dom.ts';
 import { nextTheme, themeChoice } from '../ui/theme.ts';
 import { toast } from '../ui/toast.ts';
@@ -125,7 +125,7 @@ export class App {
   private paneSize(): WindowSize | null {
     const width = this.pane.clientWidth || innerWidth;
     const height = (this.pane.clientHeight || innerHeight) - CHROME_PX;
-    return naturalSize(width - 16, height, FONT_PX);
+    return naturalSize(width - 16, height, wholePixelFont(FONT_PX));
   }
 
   private renderLive(): void {
