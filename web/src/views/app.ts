@@ -32,7 +32,7 @@ export class App {
   constructor(me: Me, loggedOut: () => void) {
     this.logOut = loggedOut;
     this.store = new Store(loggedOut);
-    this.list = new SessionList(this.store);
+    this.list = new SessionList(this.store, () => this.page?.focus());
     const theme = iconButton('theme', '', () => this.nameTheme(theme, nextTheme()), 'theme');
     this.nameTheme(theme, themeChoice());
     this.element = h(
@@ -70,7 +70,8 @@ export class App {
     document.addEventListener('keydown', this.onKey);
     this.store.start();
     this.route();
-    void document.fonts.ready.then(() => this.list.focus());
+    // On a phone the focus would bring up the keyboard over the list.
+    if (!this.page && matchMedia('(pointer: fine)').matches) this.list.focus();
   }
 
   dispose(): void {

@@ -34,11 +34,12 @@ export class SessionList {
   private readonly unsubscribe: () => void;
   private current: string | null = null;
 
-  constructor(store: Store) {
+  /** `reopen` is called for the session that is open already, whose link changes no address. */
+  constructor(store: Store, reopen: () => void) {
     this.store = store;
     this.element = h(
       'nav',
-      { class: 'list', 'aria-label': 'Sessions', testid: 'session-list', onkeydown: (event: KeyboardEvent) => this.keydown(event) },
+      { class: 'list', 'aria-label': 'Sessions', testid: 'session-list', onkeydown: (event: KeyboardEvent) => this.keydown(event), onclick: (event: MouseEvent) => this.click(event, reopen) },
       this.filter,
       h('div', { class: 'list-scroll' }, this.active.element, this.ended.element, this.empty),
     );
@@ -107,6 +108,13 @@ export class SessionList {
 
   private links(): HTMLAnchorElement[] {
     return [...this.element.querySelectorAll<HTMLAnchorElement>('a.row')];
+  }
+
+  private click(event: MouseEvent, reopen: () => void): void {
+    const link = (event.target as Element).closest('a.row');
+    if (link?.getAttribute('aria-current') !== 'page' || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    reopen();
   }
 
   private keydown(event: KeyboardEvent): void {

@@ -78,6 +78,11 @@ export class SessionPage {
   /** After the element is on the page. */
   open(): void {
     this.view.open();
+    // On a phone the keyboard comes when the terminal is tapped: first one wants to see it.
+    if (matchMedia('(pointer: fine)').matches) this.view.focus();
+  }
+
+  focus(): void {
     this.view.focus();
   }
 
