@@ -210,6 +210,7 @@ impl Core {
             self.resize_columns(new, scrollback);
         }
         self.size = size;
+        self.controls.last_char = None;
         self.controls.tabs.reset_from(old.cols.min(new.cols));
         self.regions = [0..new.rows, 0..new.rows];
         self.settle_after_resize();
@@ -246,6 +247,7 @@ impl Core {
             grid.cursor.point.column.0 += 1;
         }
         (0..self.rows()).for_each(|row| self.heal_row(row));
+        self.unmark_last_row();
     }
 
     /// Blanks halves of wide characters in a row.
@@ -336,11 +338,10 @@ fn row_wraps(row: &Row<Cell>) -> bool {
 fn push_row(row: &Row<Cell>, next: Option<&Row<Cell>>, forced_wrap: bool, scrollback: &mut Scrollback) {
     let cells = &row[..];
     let wrapped = forced_wrap || row_wraps(row);
-    let leading = cells.last().is_some_and(|cell| cell.flags.contains(Flags::LEADING_WIDE_CHAR_SPACER));
-    let next_is_wide = next.is_some_and(|row| row[Column(0)].flags.contains(Flags::WIDE_CHAR));
+    let ends = (cells.last().map(view), next.map(|row| view(&row[Column(0)])));
     let flags = RowFlags {
         wrapped,
-        short: wrapped && leading && next_is_wide,
+        short: wrapped && matches!(ends, (Some(last), Some(next)) if last.is_left_by(&next)),
         starts_wide: cells[0].flags.contains(Flags::WIDE_CHAR),
     };
     let shown = if wrapped { cells.len() } else { occupied(cells) };

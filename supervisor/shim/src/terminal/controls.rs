@@ -144,7 +144,7 @@ impl Modes {
     }
 }
 
-/// Tab stops, one bit a column; kept for the widest terminal so that a resize loses none.
+/// Tab stops, one bit a column. Beyond the terminal's last column they are always those of a fresh terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TabStops([u64; COLS_MAX.div_ceil(64)]);
 
@@ -164,9 +164,9 @@ impl TabStops {
         }
     }
 
-    /// Clears all stops.
-    pub fn clear(&mut self) {
-        self.0 = [0; COLS_MAX.div_ceil(64)];
+    /// Clears all stops of a terminal with so many columns.
+    pub fn clear(&mut self, cols: usize) {
+        (0..cols).for_each(|col| self.set(col, false));
     }
 
     /// Forgets what was set from a column on: the columns beyond the narrower of two sizes start afresh.

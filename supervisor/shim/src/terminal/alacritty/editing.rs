@@ -28,8 +28,11 @@ impl Core {
     pub(super) fn print_narrow(&mut self, c: char, effects: &mut Effects<'_>) {
         if self.term.grid().cursor.input_needs_wrap {
             self.before_wrap(effects);
+            self.term.input(c);
+            self.unmark_last_row();
+        } else {
+            self.term.input(c);
         }
-        self.term.input(c);
         if self.controls.modes.ansi(4) == Some(true) {
             self.heal_row(self.row());
         }
@@ -39,7 +42,7 @@ impl Core {
     /// Any character.
     pub(super) fn print(&mut self, c: char, effects: &mut Effects<'_>) {
         match c.width() {
-            None => {}
+            None => self.controls.last_char = None,
             Some(0) => self.print_zerowidth(c),
             Some(1) => self.print_narrow(c, effects),
             Some(_) => {
@@ -49,6 +52,8 @@ impl Core {
                     self.before_wrap(effects);
                 }
                 self.term.input(c);
+                self.unmark_last_row();
+                self.unmark_pending_row();
                 if self.controls.modes.ansi(4) == Some(true) {
                     self.heal_row(self.row());
                 }
@@ -82,6 +87,28 @@ impl Core {
         }
     }
 
+    /// The screen's last row has no next one to go on in: its mark is wrong if the text went elsewhere (the cursor was below
+    /// the scroll region) or the next row was pushed off.
+    pub(super) fn unmark_last_row(&mut self) {
+        self.unmark(self.rows() - 1);
+    }
+
+    /// Nor does a row go on in the next one while the cursor waits at its end, whatever scrolled under it: a keyframe could
+    /// not show both.
+    fn unmark_pending_row(&mut self) {
+        if self.term.grid().cursor.input_needs_wrap {
+            self.unmark(self.row());
+        }
+    }
+
+    fn unmark(&mut self, row: usize) {
+        let (row, col) = (line(row), Column(self.cols() - 1));
+        let grid = self.term.grid_mut();
+        if (&*grid)[row][col].flags.contains(Flags::WRAPLINE) {
+            grid[row][col].flags.remove(Flags::WRAPLINE);
+        }
+    }
+
     /// LF, VT, FF.
     pub(super) fn line_feed(&mut self, effects: &mut Effects<'_>) {
         self.index(effects);
@@ -101,12 +128,20 @@ impl Core {
 
     pub(super) fn reverse_index(&mut self) {
         self.term.reverse_index();
+        self.unmark_last_row();
         self.term.grid_mut().cursor.input_needs_wrap = false;
+    }
+
+    pub(super) fn scroll_down(&mut self, rows: usize) {
+        self.term.scroll_down(rows);
+        self.unmark_last_row();
+        self.unmark_pending_row();
     }
 
     pub(super) fn scroll_up(&mut self, rows: usize, effects: &mut Effects<'_>) {
         self.evict_for_scroll(rows, effects);
         self.term.scroll_up(rows);
+        self.unmark_pending_row();
     }
 
     /// CUP; relative to the scroll region in origin mode.
@@ -208,6 +243,7 @@ impl Core {
     pub(super) fn insert_lines(&mut self, count: usize) {
         if self.region().contains(&self.row()) {
             self.term.insert_blank_lines(count);
+            self.unmark_last_row();
             self.term.carriage_return();
         }
     }
@@ -222,6 +258,8 @@ impl Core {
     pub(super) fn erase_line(&mut self, mode: u16) {
         let (row, col) = (self.row(), self.column());
         match mode {
+            // The cursor is beyond the last column: nothing to erase.
+            0 if self.term.grid().cursor.input_needs_wrap => {}
             0 => {
                 self.split_wide(row, col);
                 self.term.clear_line(LineClearMode::Right);
@@ -239,7 +277,7 @@ impl Core {
         let (row, col) = (self.row(), self.column());
         match mode {
             0 if self.term.grid().cursor.input_needs_wrap => {
-                // The cursor is beyond the last column: nothing to erase in its own row.
+                // As in `erase_line`.
                 if row + 1 < self.rows() {
                     self.term.grid_mut().reset_region(line(row + 1)..);
                 }
@@ -364,6 +402,7 @@ impl Core {
         let Some(mut primary) = self.hidden_primary.take() else { return };
         primary.cursor = self.term.grid().cursor.clone();
         *self.term.grid_mut() = primary;
+        self.controls.kitty[Buffer::Alternate as usize] = Default::default();
         self.set_region(self.regions[Buffer::Primary as usize].clone());
         self.keep_in_region();
     }
