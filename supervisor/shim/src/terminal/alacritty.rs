@@ -27,14 +27,15 @@ use alacritty_terminal::term::{Config, Term};
 use vte::ansi::{CharsetIndex, Handler, StandardCharset};
 
 use super::controls::Controls;
-use super::engine::{
-    Attrs, Buffer, CellKind, CellView, Charset, Color, CursorState, Effects, Engine, Rgb, Style,
-};
+use super::engine::{Attrs, Buffer, CellKind, CellView, Charset, Color, CursorState, Effects, Engine, Rgb, Style};
 use super::render::{Addressing, Pen, STYLE_BITS, write_plain};
 use super::scrollback::{RowFlags, Scrollback};
 
 /// Zero-width characters kept in one cell; more are dropped, or one cell would grow for ever.
 const ZEROWIDTH_MAX: usize = 8;
+
+/// Marks that are right in a row's last column only.
+const LAST_COLUMN_MARKS: Flags = Flags::WRAPLINE.union(Flags::LEADING_WIDE_CHAR_SPACER);
 
 /// Rows of a scroll region, from 0.
 type Region = Range<usize>;
@@ -228,6 +229,11 @@ impl Core {
         // Enough history for every cell of the screen to get a row of its own.
         self.term.set_options(config(self.rows().max(new.rows) * self.cols()));
         self.term.resize(new);
+        // The engine scrolls for the rows that reflowing adds even if there are empty ones at the bottom: take those
+        // away there and pull as many down again from above.
+        let spare = self.empty_rows_at_bottom(new.rows).min(self.term.grid().history_size());
+        self.term.resize(Extent { rows: new.rows - spare, cols: new.cols });
+        self.term.resize(new);
         let grid = self.term.grid();
         scrollback.width_changed();
         for row in (1..=grid.history_size()).rev() {
@@ -235,6 +241,13 @@ impl Core {
             push_row(&grid[at], Some(&grid[at + 1]), false, scrollback);
         }
         self.term.set_options(config(0));
+    }
+
+    /// Rows below the cursor and all text.
+    fn empty_rows_at_bottom(&self, rows: usize) -> usize {
+        let grid = self.term.grid();
+        let below_cursor = rows - 1 - usize::try_from(grid.cursor.point.line.0).unwrap_or(0);
+        (0..below_cursor).take_while(|up| grid[line(rows - 1 - up)].is_clear()).count()
     }
 
     /// What the engine leaves crooked: spare rows, halves of wide characters, a pending wrap far from the last column.
@@ -250,7 +263,7 @@ impl Core {
         self.unmark_last_row();
     }
 
-    /// Blanks halves of wide characters in a row.
+    /// Blanks halves of wide characters in a row, and takes away marks that are no longer in its last column.
     fn heal_row(&mut self, row: usize) {
         let cols = self.cols();
         let cells = &mut self.term.grid_mut()[line(row)][..];
@@ -263,6 +276,9 @@ impl Core {
             let led = col > 0 && cells[col - 1].flags.contains(Flags::WIDE_CHAR);
             if flags.contains(Flags::WIDE_CHAR_SPACER) && !led {
                 cells[col].flags.remove(Flags::WIDE_CHAR_SPACER);
+            }
+            if col + 1 < cols {
+                cells[col].flags.remove(LAST_COLUMN_MARKS);
             }
         }
     }
@@ -372,7 +388,7 @@ fn occupied(cells: &[Cell]) -> usize {
             && cell.bg == BLANK.bg
             && cell.flags.bits() & STYLE_BITS == 0
             && cell.fg == BLANK.fg
-            && cell.extra.is_none()
+            && (cell.extra.is_none() || view(cell).is_blank())
     };
     cells.iter().rposition(|cell| !blank(cell)).map_or(0, |last| last + 1)
 }
@@ -387,9 +403,7 @@ fn style_of(cell: &Cell) -> Style {
 }
 
 fn view(cell: &Cell) -> CellView<'_> {
-    let kind = if !cell.flags.intersects(
-        Flags::WIDE_CHAR | Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER,
-    ) {
+    let kind = if !cell.flags.intersects(Flags::WIDE_CHAR | Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER) {
         CellKind::Narrow
     } else if cell.flags.contains(Flags::WIDE_CHAR) {
         CellKind::Wide

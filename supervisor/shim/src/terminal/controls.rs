@@ -32,7 +32,7 @@ const PRIVATE: [(u16, bool); 13] = [
     (2031, false), // colour scheme reports
 ];
 
-/// ANSI modes, all off after a reset: insert, newline.
+/// ANSI modes, all off after a reset: insert (the lowest bit, see `inserts`), newline.
 const ANSI: [u16; 2] = [4, 20];
 
 /// What a DECRQM report says about a mode.
@@ -85,6 +85,12 @@ impl Modes {
     #[must_use]
     pub fn ansi(&self, mode: u16) -> Option<bool> {
         ANSI.iter().position(|number| *number == mode).map(|i| self.ansi >> i & 1 == 1)
+    }
+
+    /// Insert mode, asked before every character.
+    #[must_use]
+    pub fn inserts(&self) -> bool {
+        self.ansi & 1 != 0
     }
 
     /// Turns a private mode on or off; unknown ones are ignored.

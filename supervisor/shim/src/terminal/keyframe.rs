@@ -34,7 +34,12 @@ pub const KEYFRAME_RESET: &[u8] = b"\x18\x1bc\x1b]104\x1b\\\x1b]110\x1b\\\x1b]11
 const ERASE_RIGHT: &str = "\x1b[K";
 
 /// Writes a keyframe with the newest `scrollback_rows` rows in front of the screen.
-pub(super) fn write<E: Engine>(engine: &E, scrollback: &Scrollback, scrollback_rows: usize, unfinished: &[u8]) -> Vec<u8> {
+pub(super) fn write<E: Engine>(
+    engine: &E,
+    scrollback: &Scrollback,
+    scrollback_rows: usize,
+    unfinished: &[u8],
+) -> Vec<u8> {
     let mut writer = Writer { engine, out: KEYFRAME_RESET.to_vec(), pen: Pen::default() };
     writer.titles();
     writer.colors();
@@ -159,7 +164,12 @@ impl<E: Engine> Writer<'_, E> {
     fn saved_cursor(&mut self, buffer: Buffer) {
         let saved = self.engine.saved_cursor(buffer);
         let fresh = CursorState {
-            row: 0, col: 0, pending_wrap: false, style: Style::PLAIN, link: None, charsets: Default::default(),
+            row: 0,
+            col: 0,
+            pending_wrap: false,
+            style: Style::PLAIN,
+            link: None,
+            charsets: Default::default(),
         };
         let region = self.engine.region(buffer);
         if region != (0..self.engine.size().rows()) {

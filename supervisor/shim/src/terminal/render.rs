@@ -237,9 +237,22 @@ fn write_color(out: &mut Vec<u8>, color: Color, base: u16) {
 pub fn named(index: u16) -> Option<NamedColor> {
     use NamedColor as N;
     const NAMES: [NamedColor; 16] = [
-        N::Black, N::Red, N::Green, N::Yellow, N::Blue, N::Magenta, N::Cyan, N::White,
-        N::BrightBlack, N::BrightRed, N::BrightGreen, N::BrightYellow,
-        N::BrightBlue, N::BrightMagenta, N::BrightCyan, N::BrightWhite,
+        N::Black,
+        N::Red,
+        N::Green,
+        N::Yellow,
+        N::Blue,
+        N::Magenta,
+        N::Cyan,
+        N::White,
+        N::BrightBlack,
+        N::BrightRed,
+        N::BrightGreen,
+        N::BrightYellow,
+        N::BrightBlue,
+        N::BrightMagenta,
+        N::BrightCyan,
+        N::BrightWhite,
     ];
     NAMES.get(usize::from(index)).copied()
 }

@@ -196,9 +196,7 @@ impl Scanner {
             State::Escape | State::EscapeIntermediate => (SEQUENCE_BYTES_MAX, State::EscapeOverlong, b"\x1b   "),
             State::Csi => (SEQUENCE_BYTES_MAX, State::CsiOverlong, b"\x1b[0<"),
             State::Osc => (STRING_BYTES_MAX, State::OscOverlong, b"\x1b]x"),
-            State::Other if self.pending.get(1) == Some(&b'P') => {
-                (STRING_BYTES_MAX, State::OtherOverlong, b"\x1bP0<")
-            }
+            State::Other if self.pending.get(1) == Some(&b'P') => (STRING_BYTES_MAX, State::OtherOverlong, b"\x1bP0<"),
             State::Other => (STRING_BYTES_MAX, State::OtherOverlong, b"\x1bX"),
             _ => return,
         };

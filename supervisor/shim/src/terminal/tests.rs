@@ -50,18 +50,33 @@ fn state(terminal: &Terminal) -> State {
     let engine = &terminal.engine;
     let rows = engine.size().rows();
     let screen = |buffer: Buffer| {
-        let cells = (0..rows).map(|row| engine.row(buffer, row).map(|cell| {
-            let kind = if cell.kind == CellKind::Leading { CellKind::Narrow } else { cell.kind };
-            let link = cell.link.map(|link| format!("{}={}", link.id(), link.uri()));
-            if cell.ch == ' ' && cell.style == super::engine::Style::PLAIN && cell.zerowidth.is_empty() && link.is_none() {
-                return format!("{kind:?}");
-            }
-            format!("{:?} {:?} {:?} {kind:?} {link:?}", cell.ch, cell.zerowidth, cell.style)
-        }).collect()).collect();
+        let cells = (0..rows)
+            .map(|row| {
+                engine
+                    .row(buffer, row)
+                    .map(|cell| {
+                        let kind = if cell.kind == CellKind::Leading { CellKind::Narrow } else { cell.kind };
+                        let link = cell.link.map(|link| format!("{}={}", link.id(), link.uri()));
+                        if cell.ch == ' '
+                            && cell.style == super::engine::Style::PLAIN
+                            && cell.zerowidth.is_empty()
+                            && link.is_none()
+                        {
+                            return format!("{kind:?}");
+                        }
+                        format!("{:?} {:?} {:?} {kind:?} {link:?}", cell.ch, cell.zerowidth, cell.style)
+                    })
+                    .collect()
+            })
+            .collect();
         let wraps = (0..rows).map(|row| engine.wraps(buffer, row)).collect();
         (cells, wraps, engine.saved_cursor(buffer), engine.region(buffer))
     };
-    let buffers = if engine.active() == Buffer::Alternate { vec![Buffer::Primary, Buffer::Alternate] } else { vec![Buffer::Primary] };
+    let buffers = if engine.active() == Buffer::Alternate {
+        vec![Buffer::Primary, Buffer::Alternate]
+    } else {
+        vec![Buffer::Primary]
+    };
     let scrollback = terminal.scrollback.tail(usize::MAX);
     State {
         active: engine.active(),
@@ -70,12 +85,14 @@ fn state(terminal: &Terminal) -> State {
         controls: engine.controls().clone(),
         colors: (0..=258).map(|index| engine.color(index)).collect(),
         unfinished: terminal.scanner.unfinished().to_vec(),
-        scrollback: scrollback.map(|row| {
-            // A wrapped row may end in a space or not, depending on why its last column is empty.
-            let text = super::render::strip_sequences(row.ansi).trim_end_matches(' ').to_owned();
-            let ansi = String::from_utf8_lossy(row.ansi).into_owned();
-            (if row.flags.wrapped { text } else { ansi }, row.flags.wrapped)
-        }).collect(),
+        scrollback: scrollback
+            .map(|row| {
+                // A wrapped row may end in a space or not, depending on why its last column is empty.
+                let text = super::render::strip_sequences(row.ansi).trim_end_matches(' ').to_owned();
+                let ansi = String::from_utf8_lossy(row.ansi).into_owned();
+                (if row.flags.wrapped { text } else { ansi }, row.flags.wrapped)
+            })
+            .collect(),
     }
 }
 

@@ -15,10 +15,22 @@ pub const IS_DARK: bool = true;
 
 /// The sixteen named colours: those of xterm.js.
 pub const ANSI: [Rgb; 16] = [
-    hex(0x2e_34_36), hex(0xcc_00_00), hex(0x4e_9a_06), hex(0xc4_a0_00),
-    hex(0x34_65_a4), hex(0x75_50_7b), hex(0x06_98_9a), hex(0xd3_d7_cf),
-    hex(0x55_57_53), hex(0xef_29_29), hex(0x8a_e2_34), hex(0xfc_e9_4f),
-    hex(0x72_9f_cf), hex(0xad_7f_a8), hex(0x34_e2_e2), hex(0xee_ee_ec),
+    hex(0x2e_34_36),
+    hex(0xcc_00_00),
+    hex(0x4e_9a_06),
+    hex(0xc4_a0_00),
+    hex(0x34_65_a4),
+    hex(0x75_50_7b),
+    hex(0x06_98_9a),
+    hex(0xd3_d7_cf),
+    hex(0x55_57_53),
+    hex(0xef_29_29),
+    hex(0x8a_e2_34),
+    hex(0xfc_e9_4f),
+    hex(0x72_9f_cf),
+    hex(0xad_7f_a8),
+    hex(0x34_e2_e2),
+    hex(0xee_ee_ec),
 ];
 
 /// A colour by the engine's index: 0-255 of the palette, then foreground, background, cursor.

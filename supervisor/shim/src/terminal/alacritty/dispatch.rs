@@ -40,7 +40,8 @@ impl Numbers<'_> {
 impl Perform for Dispatch<'_, '_> {
     #[inline]
     fn print(&mut self, c: char) {
-        if c.is_ascii() {
+        // Everything below DEL that gets here is printable ASCII.
+        if c < '\x7f' {
             self.core.print_narrow(c, self.effects);
         } else {
             self.core.print(c, self.effects);
@@ -93,7 +94,8 @@ impl Perform for Dispatch<'_, '_> {
                     _ => CharsetIndex::G3,
                 };
                 // National sets differ from ASCII in a few signs only; what matters is to leave line drawing.
-                let set = if set == b'0' { StandardCharset::SpecialCharacterAndLineDrawing } else { StandardCharset::Ascii };
+                let set =
+                    if set == b'0' { StandardCharset::SpecialCharacterAndLineDrawing } else { StandardCharset::Ascii };
                 core.term.configure_charset(slot, set);
             }
             _ => {}

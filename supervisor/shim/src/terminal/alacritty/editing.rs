@@ -7,11 +7,9 @@ use alacritty_terminal::grid::Grid;
 use alacritty_terminal::index::{Column, Line, Point};
 use alacritty_terminal::term::cell::{Cell, Flags};
 use unicode_width::UnicodeWidthChar;
-use vte::ansi::{
-    CharsetIndex, ClearMode, Handler, LineClearMode, NamedMode, NamedPrivateMode, StandardCharset,
-};
+use vte::ansi::{CharsetIndex, ClearMode, Handler, LineClearMode, NamedMode, NamedPrivateMode, StandardCharset};
 
-use super::{Core, ZEROWIDTH_MAX, is_default_background, line};
+use super::{Core, LAST_COLUMN_MARKS, ZEROWIDTH_MAX, is_default_background, line};
 use crate::terminal::engine::{Buffer, Effects};
 
 impl Core {
@@ -26,17 +24,12 @@ impl Core {
     /// A character of one column.
     #[inline]
     pub(super) fn print_narrow(&mut self, c: char, effects: &mut Effects<'_>) {
-        if self.term.grid().cursor.input_needs_wrap {
-            self.before_wrap(effects);
-            self.term.input(c);
-            self.unmark_last_row();
+        if self.term.grid().cursor.input_needs_wrap || self.controls.modes.inserts() {
+            self.print_carefully(c, 1, effects);
         } else {
             self.term.input(c);
         }
-        if self.controls.modes.ansi(4) == Some(true) {
-            self.heal_row(self.row());
-        }
-        self.controls.last_char = (c != '\x7f').then_some(c);
+        self.controls.last_char = Some(c);
     }
 
     /// Any character.
@@ -46,21 +39,49 @@ impl Core {
             Some(0) => self.print_zerowidth(c),
             Some(1) => self.print_narrow(c, effects),
             Some(_) => {
-                let pending = self.term.grid().cursor.input_needs_wrap;
                 let fits = self.column() + 1 < self.cols();
-                if pending || !fits {
-                    self.before_wrap(effects);
-                }
-                self.term.input(c);
-                self.unmark_last_row();
-                self.unmark_pending_row();
-                if self.controls.modes.ansi(4) == Some(true) {
-                    self.heal_row(self.row());
-                }
+                self.print_carefully(c, 2, effects);
                 // Without autowrap a character that does not fit is not printed at all.
-                let printed = fits || self.controls.modes.private(7) == Some(true);
-                self.controls.last_char = printed.then_some(c);
+                self.controls.last_char = (fits || self.wraps()).then_some(c);
             }
+        }
+    }
+
+    fn wraps(&self) -> bool {
+        self.controls.modes.private(7) == Some(true)
+    }
+
+    /// Prints where that may wrap or insert.
+    #[cold]
+    fn print_carefully(&mut self, c: char, width: usize, effects: &mut Effects<'_>) {
+        let (row, col, cols) = (self.row(), self.column(), self.cols());
+        let pending = self.term.grid().cursor.input_needs_wrap;
+        let wraps = self.wraps() && (pending || col + width > cols);
+        let scrolls = row + 1 == self.region().end;
+        if wraps && scrolls && self.region().start == 0 && self.active() == Buffer::Primary {
+            self.evict(1, row == 0, effects.scrollback);
+        }
+        if self.controls.modes.inserts() {
+            match (pending && wraps, scrolls) {
+                (false, _) => self.make_room(row, col, width),
+                (true, false) => self.make_room((row + 1).min(self.rows() - 1), 0, width),
+                // It is the first one in a new row.
+                (true, true) => {}
+            }
+        }
+        self.term.input(c);
+        self.unmark_last_row();
+        self.unmark_pending_row();
+    }
+
+    /// Blanks what inserting a character will push off the row. `Term` rotates these cells to the cursor and would take
+    /// halves of wide characters among them for those under the new one.
+    fn make_room(&mut self, row: usize, col: usize, width: usize) {
+        let cols = self.cols();
+        if col + width < cols {
+            self.split_wide(row, col);
+            self.split_wide(row, cols - width);
+            self.term.grid_mut()[line(row)][Column(cols - width)..].fill(Cell::default());
         }
     }
 
@@ -74,16 +95,6 @@ impl Core {
         }
         if grid[line][Column(col)].zerowidth().is_none_or(|already| already.len() < ZEROWIDTH_MAX) {
             self.term.input(c);
-        }
-    }
-
-    /// The next character will wrap: saves the top row if that scrolls.
-    #[cold]
-    fn before_wrap(&mut self, effects: &mut Effects<'_>) {
-        let wraps = self.controls.modes.private(7) == Some(true);
-        let region = self.region();
-        if wraps && region.start == 0 && self.row() + 1 == region.end && self.active() == Buffer::Primary {
-            self.evict(1, self.row() == 0, effects.scrollback);
         }
     }
 
@@ -101,11 +112,12 @@ impl Core {
         }
     }
 
+    /// Takes from a row the marks that only a last column may have.
     fn unmark(&mut self, row: usize) {
         let (row, col) = (line(row), Column(self.cols() - 1));
         let grid = self.term.grid_mut();
-        if (&*grid)[row][col].flags.contains(Flags::WRAPLINE) {
-            grid[row][col].flags.remove(Flags::WRAPLINE);
+        if (&*grid)[row][col].flags.intersects(LAST_COLUMN_MARKS) {
+            grid[row][col].flags.remove(LAST_COLUMN_MARKS);
         }
     }
 
@@ -216,6 +228,7 @@ impl Core {
     pub(super) fn insert_chars(&mut self, count: usize) {
         let (row, col, cols) = (self.row(), self.column(), self.cols());
         let count = count.min(cols - col);
+        self.unmark(row);
         self.split_wide(row, col);
         self.split_wide(row, cols - count);
         self.term.insert_blank(count);
@@ -226,6 +239,7 @@ impl Core {
         let (row, col, cols) = (self.row(), self.column(), self.cols());
         // `Term` clears to the left of the cursor if there are fewer characters than that.
         let count = count.min(cols - col);
+        self.unmark(row);
         self.split_wide(row, col);
         self.split_wide(row, col + count);
         self.term.delete_chars(count);
@@ -378,7 +392,11 @@ impl Core {
             7 => NamedPrivateMode::LineWrap,
             _ => return,
         };
-        if on { self.term.set_private_mode(named.into()) } else { self.term.unset_private_mode(named.into()) }
+        if on {
+            self.term.set_private_mode(named.into())
+        } else {
+            self.term.unset_private_mode(named.into())
+        }
         if mode == 6 {
             self.cursor_to(0, 0);
         }

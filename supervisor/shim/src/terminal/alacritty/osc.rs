@@ -64,7 +64,8 @@ impl Core {
     }
 
     fn open_link(&mut self, params: &[u8], uri: &[u8]) {
-        let clean = |bytes: &[u8]| std::str::from_utf8(bytes).ok().filter(|s| !s.contains(char::is_control)).map(String::from);
+        let clean =
+            |bytes: &[u8]| std::str::from_utf8(bytes).ok().filter(|s| !s.contains(char::is_control)).map(String::from);
         let uri = clean(uri).filter(|uri| !uri.is_empty() && uri.len() <= URI_BYTES_MAX);
         let id = params.split(|&byte| byte == b':').find_map(|pair| pair.strip_prefix(b"id="));
         let id = id.filter(|id| id.len() <= LINK_ID_BYTES_MAX).and_then(clean).unwrap_or_default();
