@@ -34,6 +34,9 @@ use super::scrollback::{RowFlags, Scrollback};
 /// Zero-width characters kept in one cell; more are dropped, or one cell would grow for ever.
 const ZEROWIDTH_MAX: usize = 8;
 
+/// Marks that are right in a row's last column only.
+const LAST_COLUMN_MARKS: Flags = Flags::WRAPLINE.union(Flags::LEADING_WIDE_CHAR_SPACER);
+
 /// Rows of a scroll region, from 0.
 type Region = Range<usize>;
 
@@ -208,6 +211,7 @@ impl Core {
             self.resize_columns(new, scrollback);
         }
         self.size = size;
+        self.controls.last_char = None;
         self.controls.tabs.reset_from(old.cols.min(new.cols));
         self.regions = [0..new.rows, 0..new.rows];
         self.settle_after_resize();
@@ -225,6 +229,11 @@ impl Core {
         // Enough history for every cell of the screen to get a row of its own.
         self.term.set_options(config(self.rows().max(new.rows) * self.cols()));
         self.term.resize(new);
+        // The engine scrolls for the rows that reflowing adds even if there are empty ones at the bottom: take those
+        // away there and pull as many down again from above.
+        let spare = self.empty_rows_at_bottom(new.rows).min(self.term.grid().history_size());
+        self.term.resize(Extent { rows: new.rows - spare, cols: new.cols });
+        self.term.resize(new);
         let grid = self.term.grid();
         scrollback.width_changed();
         for row in (1..=grid.history_size()).rev() {
@@ -232,6 +241,13 @@ impl Core {
             push_row(&grid[at], Some(&grid[at + 1]), false, scrollback);
         }
         self.term.set_options(config(0));
+    }
+
+    /// Rows below the cursor and all text.
+    fn empty_rows_at_bottom(&self, rows: usize) -> usize {
+        let grid = self.term.grid();
+        let below_cursor = rows - 1 - usize::try_from(grid.cursor.point.line.0).unwrap_or(0);
+        (0..below_cursor).take_while(|up| grid[line(rows - 1 - up)].is_clear()).count()
     }
 
     /// What the engine leaves crooked: spare rows, halves of wide characters, a pending wrap far from the last column.
@@ -244,9 +260,10 @@ impl Core {
             grid.cursor.point.column.0 += 1;
         }
         (0..self.rows()).for_each(|row| self.heal_row(row));
+        self.unmark_last_row();
     }
 
-    /// Blanks halves of wide characters in a row.
+    /// Blanks halves of wide characters in a row, and takes away marks that are no longer in its last column.
     fn heal_row(&mut self, row: usize) {
         let cols = self.cols();
         let cells = &mut self.term.grid_mut()[line(row)][..];
@@ -259,6 +276,9 @@ impl Core {
             let led = col > 0 && cells[col - 1].flags.contains(Flags::WIDE_CHAR);
             if flags.contains(Flags::WIDE_CHAR_SPACER) && !led {
                 cells[col].flags.remove(Flags::WIDE_CHAR_SPACER);
+            }
+            if col + 1 < cols {
+                cells[col].flags.remove(LAST_COLUMN_MARKS);
             }
         }
     }
@@ -334,11 +354,10 @@ fn row_wraps(row: &Row<Cell>) -> bool {
 fn push_row(row: &Row<Cell>, next: Option<&Row<Cell>>, forced_wrap: bool, scrollback: &mut Scrollback) {
     let cells = &row[..];
     let wrapped = forced_wrap || row_wraps(row);
-    let leading = cells.last().is_some_and(|cell| cell.flags.contains(Flags::LEADING_WIDE_CHAR_SPACER));
-    let next_is_wide = next.is_some_and(|row| row[Column(0)].flags.contains(Flags::WIDE_CHAR));
+    let ends = (cells.last().map(view), next.map(|row| view(&row[Column(0)])));
     let flags = RowFlags {
         wrapped,
-        short: wrapped && leading && next_is_wide,
+        short: wrapped && matches!(ends, (Some(last), Some(next)) if last.is_left_by(&next)),
         starts_wide: cells[0].flags.contains(Flags::WIDE_CHAR),
     };
     let shown = if wrapped { cells.len() } else { occupied(cells) };
@@ -369,7 +388,7 @@ fn occupied(cells: &[Cell]) -> usize {
             && cell.bg == BLANK.bg
             && cell.flags.bits() & STYLE_BITS == 0
             && cell.fg == BLANK.fg
-            && cell.extra.is_none()
+            && (cell.extra.is_none() || view(cell).is_blank())
     };
     cells.iter().rposition(|cell| !blank(cell)).map_or(0, |last| last + 1)
 }

@@ -32,7 +32,7 @@ const PRIVATE: [(u16, bool); 13] = [
     (2031, false), // colour scheme reports
 ];
 
-/// ANSI modes, all off after a reset: insert, newline.
+/// ANSI modes, all off after a reset: insert (the lowest bit, see `inserts`), newline.
 const ANSI: [u16; 2] = [4, 20];
 
 /// What a DECRQM report says about a mode.
@@ -85,6 +85,12 @@ impl Modes {
     #[must_use]
     pub fn ansi(&self, mode: u16) -> Option<bool> {
         ANSI.iter().position(|number| *number == mode).map(|i| self.ansi >> i & 1 == 1)
+    }
+
+    /// Insert mode, asked before every character.
+    #[must_use]
+    pub fn inserts(&self) -> bool {
+        self.ansi & 1 != 0
     }
 
     /// Turns a private mode on or off; unknown ones are ignored.
@@ -144,7 +150,7 @@ impl Modes {
     }
 }
 
-/// Tab stops, one bit a column; kept for the widest terminal so that a resize loses none.
+/// Tab stops, one bit a column. Beyond the terminal's last column they are always those of a fresh terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TabStops([u64; COLS_MAX.div_ceil(64)]);
 
@@ -164,9 +170,9 @@ impl TabStops {
         }
     }
 
-    /// Clears all stops.
-    pub fn clear(&mut self) {
-        self.0 = [0; COLS_MAX.div_ceil(64)];
+    /// Clears all stops of a terminal with so many columns.
+    pub fn clear(&mut self, cols: usize) {
+        (0..cols).for_each(|col| self.set(col, false));
     }
 
     /// Forgets what was set from a column on: the columns beyond the narrower of two sizes start afresh.

@@ -90,7 +90,17 @@ impl CellView<'_> {
     /// Nothing to see: a space in default colours.
     #[must_use]
     pub fn is_blank(&self) -> bool {
-        self.ch == ' ' && self.style == Style::PLAIN && self.zerowidth.is_empty() && self.link.is_none()
+        let empty = self.ch == ' ' && self.kind != CellKind::Spacer && self.zerowidth.is_empty();
+        empty && self.style == Style::PLAIN && self.link.is_none()
+    }
+}
+
+impl CellView<'_> {
+    /// Whether this last column is empty because `next`, the first character of the next row, is wide and did not fit.
+    #[must_use]
+    pub fn is_left_by(&self, next: &CellView<'_>) -> bool {
+        let reason = self.kind == CellKind::Leading && next.kind == CellKind::Wide;
+        reason && self.ch == ' ' && self.zerowidth.is_empty() && self.style == next.style && self.link == next.link
     }
 }
 

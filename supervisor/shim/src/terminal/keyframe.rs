@@ -20,8 +20,7 @@
 //! xterm.js has the same rule with its unicode11 addon and not with unicode-graphemes.
 //!
 //! # What it leaves out
-//! The wrap mark of a screen's last row, which cannot be made without scrolling, and the rarest attributes that the engine
-//! does not keep (overline, double-size rows).
+//! The rarest attributes, which the engine does not keep (overline, double-size rows).
 
 use super::controls::{KittyFlags, Modes};
 use super::engine::{Buffer, CellKind, CellView, Charset, CursorState, Engine, NamedColor, Style};
@@ -100,6 +99,8 @@ impl<E: Engine> Writer<'_, E> {
         while let Some(StoredRow { ansi, flags, current_width }) = rows.next() {
             self.out.extend_from_slice(ansi);
             if continued {
+                // It takes a character to make the row above wrap.
+                self.text(if ansi.is_empty() { " " } else { "" });
                 self.text(ERASE_RIGHT);
             }
             let wide_follows = match rows.peek() {
@@ -141,9 +142,11 @@ impl<E: Engine> Writer<'_, E> {
         let occupied = engine.row(buffer, row).enumerate().filter(|(_, cell)| !cell.is_blank()).last();
         let occupied = occupied.map_or(0, |(col, _)| col + 1).max(usize::from(continued));
         let shown = if wraps { cols } else { occupied };
-        let keep_leading = wraps && self.starts_wide(buffer, row + 1);
+        let next = if wraps { engine.row(buffer, row + 1).next() } else { None };
+        // Wrapping for want of a second column leaves the last one in the style of the wide character.
+        let natural = |cell: &CellView<'_>| next.as_ref().is_some_and(|next| cell.is_left_by(next));
         let cells = engine.row(buffer, row).take(shown).map(|cell| {
-            let filler = cell.kind == CellKind::Leading && !keep_leading;
+            let filler = cell.kind == CellKind::Leading && !natural(&cell);
             if filler { CellView { kind: CellKind::Narrow, ..cell } } else { cell }
         });
         self.pen.write_cells(&mut self.out, cells, Addressing::Columns);
@@ -266,6 +269,8 @@ impl<E: Engine> Writer<'_, E> {
             self.pen.set(&mut self.out, again.style, again.link.as_ref());
             if !again.raw {
                 self.out.extend_from_slice(again.text.as_bytes());
+                // SI changes nothing here, but after it there is no character that REP would repeat.
+                self.text("\x0f");
             }
         }
         self.charsets([Charset::Ascii; 4], cursor.charsets);

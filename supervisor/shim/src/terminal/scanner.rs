@@ -17,6 +17,10 @@ pub const STRING_BYTES_MAX: usize = 64 << 10;
 /// A character of UTF-8 cut at its end lacks at most its last byte.
 const UTF8_TAIL_MAX: usize = 3;
 
+/// ESC \, which ends nothing and does nothing at the ground, except that a cut character in front of it becomes a replacement
+/// character.
+const STRING_TERMINATOR: &[u8] = b"\x1b\\";
+
 const CAN: u8 = 0x18;
 const SUB: u8 = 0x1a;
 const ESC: u8 = 0x1b;
@@ -47,13 +51,13 @@ pub struct Scanner {
     state: State,
     /// The unfinished sequence. Empty at the ground.
     pending: Vec<u8>,
-    /// An unfinished character that the engine already has.
-    utf8: Vec<u8>,
+    /// The beginning of a character, held back until the rest is here.
+    cut_char: Vec<u8>,
 }
 
 impl Default for Scanner {
     fn default() -> Self {
-        Self { state: State::Ground, pending: Vec::new(), utf8: Vec::new() }
+        Self { state: State::Ground, pending: Vec::new(), cut_char: Vec::new() }
     }
 }
 
@@ -73,14 +77,16 @@ impl Scanner {
     /// Bytes that bring a fresh parser to where this one is.
     #[must_use]
     pub fn unfinished(&self) -> &[u8] {
-        if self.state == State::Ground { &self.utf8 } else { &self.pending }
+        if self.state == State::Ground { &self.cut_char } else { &self.pending }
     }
 
     /// Takes output in any portions and gives it out in whole sequences, in order.
     pub fn scan(&mut self, bytes: &[u8], mut emit: impl FnMut(&[u8])) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            rest = if self.state == State::Ground {
+            rest = if !self.cut_char.is_empty() {
+                self.complete_char(rest, &mut emit)
+            } else if self.state == State::Ground {
                 self.scan_whole(rest, &mut emit)
             } else {
                 self.resume(rest, &mut emit)
@@ -94,8 +100,14 @@ impl Scanner {
         let mut at = 0;
         loop {
             let Some(start) = bytes[at..].iter().position(|&byte| byte == ESC).map(|offset| at + offset) else {
-                self.remember_utf8(&bytes[at..], at > 0);
-                emit(bytes);
+                let (whole, cut) = bytes.split_at(bytes.len() - cut_char_len(&bytes[at..]));
+                if !whole.is_empty() {
+                    emit(whole);
+                }
+                if !cut.is_empty() && cut_char_len(whole) > 0 {
+                    emit(STRING_TERMINATOR);
+                }
+                self.cut_char.extend_from_slice(cut);
                 return &[];
             };
             match whole_sequence(&bytes[start..]) {
@@ -104,11 +116,8 @@ impl Scanner {
                     if start > 0 {
                         emit(&bytes[..start]);
                     }
-                    self.remember_utf8(&bytes[at..start], at > 0);
-                    if !self.utf8.is_empty() {
-                        // The ESC has ended a cut character; an empty string terminator makes the engine see it.
-                        emit(b"\x1b\\");
-                        self.utf8.clear();
+                    if cut_char_len(&bytes[at..start]) > 0 {
+                        emit(STRING_TERMINATOR);
                     }
                     self.state = State::Escape;
                     self.pending.push(ESC);
@@ -127,7 +136,7 @@ impl Scanner {
                 Step::Restart => {
                     if self.state == State::Osc {
                         // ESC ends the string by itself; the engine must not wait for the rest of the terminator.
-                        self.pending.extend_from_slice(b"\x1b\\");
+                        self.pending.extend_from_slice(STRING_TERMINATOR);
                         emit(&self.pending);
                     }
                     self.pending.clear();
@@ -201,20 +210,39 @@ impl Scanner {
         }
     }
 
-    /// Remembers an unfinished character at the end of the text. `fresh`: a sequence came before `text`.
-    fn remember_utf8(&mut self, text: &[u8], fresh: bool) {
-        if fresh {
-            self.utf8.clear();
-        }
-        self.utf8.extend_from_slice(&text[text.len().saturating_sub(UTF8_TAIL_MAX)..]);
-        self.utf8.drain(..self.utf8.len().saturating_sub(UTF8_TAIL_MAX));
-        let lead = self.utf8.iter().rposition(|byte| byte & 0xc0 != 0x80).unwrap_or(self.utf8.len());
-        self.utf8.drain(..lead);
-        let cut = std::str::from_utf8(&self.utf8).is_err_and(|error| error.error_len().is_none());
-        if !cut {
-            self.utf8.clear();
+    /// Goes on with a character cut between two portions. The engine's parser could do that too, but swallows a byte if
+    /// garbage follows.
+    fn complete_char<'a>(&mut self, bytes: &'a [u8], emit: &mut impl FnMut(&[u8])) -> &'a [u8] {
+        let (&byte, rest) = match bytes.split_first() {
+            Some(split) => split,
+            None => return bytes,
+        };
+        self.cut_char.push(byte);
+        match std::str::from_utf8(&self.cut_char) {
+            Err(error) if error.error_len().is_none() => rest,
+            Ok(_) => {
+                emit(&self.cut_char);
+                self.cut_char.clear();
+                rest
+            }
+            Err(_) => {
+                // It will never be complete, and the byte belongs to what comes next.
+                self.cut_char.pop();
+                emit(&self.cut_char);
+                emit(STRING_TERMINATOR);
+                self.cut_char.clear();
+                bytes
+            }
         }
     }
+}
+
+/// How many bytes at the end of `text` are the beginning of a character.
+fn cut_char_len(text: &[u8]) -> usize {
+    let tail = &text[text.len().saturating_sub(UTF8_TAIL_MAX)..];
+    let lead = tail.iter().rposition(|byte| byte & 0xc0 != 0x80).unwrap_or(tail.len());
+    let cut = std::str::from_utf8(&tail[lead..]).is_err_and(|error| error.error_len().is_none());
+    if cut { tail.len() - lead } else { 0 }
 }
 
 /// Length of the sequence at the start of `bytes` if all of it is here and it is one to pass on as it is.

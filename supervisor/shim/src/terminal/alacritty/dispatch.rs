@@ -40,7 +40,8 @@ impl Numbers<'_> {
 impl Perform for Dispatch<'_, '_> {
     #[inline]
     fn print(&mut self, c: char) {
-        if c.is_ascii() {
+        // Everything below DEL that gets here is printable ASCII.
+        if c < '\x7f' {
             self.core.print_narrow(c, self.effects);
         } else {
             self.core.print(c, self.effects);
@@ -158,12 +159,12 @@ impl Dispatch<'_, '_> {
             'P' => core.delete_chars(numbers.count(cols)),
             'S' => core.scroll_up(numbers.count(rows), self.effects),
             // With more parameters it would be highlight tracking.
-            'T' if params.len() <= 1 => core.term.scroll_down(numbers.count(rows)),
+            'T' if params.len() <= 1 => core.scroll_down(numbers.count(rows)),
             'X' => core.erase_chars(numbers.count(cols)),
             'Z' => core.tab_backward(numbers.count(cols)),
             'd' => core.cursor_to(numbers.count(rows) - 1, core.column()),
             'g' if numbers.raw(0) == 0 => core.set_tab_stop(false),
-            'g' if numbers.raw(0) == 3 => core.controls.tabs.clear(),
+            'g' if numbers.raw(0) == 3 => core.controls.tabs.clear(cols),
             'h' => numbers.all().for_each(|mode| core.set_ansi_mode(mode, true)),
             'l' => numbers.all().for_each(|mode| core.set_ansi_mode(mode, false)),
             'm' => core.select_graphic_rendition(params),

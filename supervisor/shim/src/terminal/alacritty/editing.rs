@@ -9,7 +9,7 @@ use alacritty_terminal::term::cell::{Cell, Flags};
 use unicode_width::UnicodeWidthChar;
 use vte::ansi::{CharsetIndex, ClearMode, Handler, LineClearMode, NamedMode, NamedPrivateMode, StandardCharset};
 
-use super::{Core, ZEROWIDTH_MAX, is_default_background, line};
+use super::{Core, LAST_COLUMN_MARKS, ZEROWIDTH_MAX, is_default_background, line};
 use crate::terminal::engine::{Buffer, Effects};
 
 impl Core {
@@ -24,36 +24,64 @@ impl Core {
     /// A character of one column.
     #[inline]
     pub(super) fn print_narrow(&mut self, c: char, effects: &mut Effects<'_>) {
-        if self.term.grid().cursor.input_needs_wrap {
-            self.before_wrap(effects);
+        if self.term.grid().cursor.input_needs_wrap || self.controls.modes.inserts() {
+            self.print_carefully(c, 1, effects);
+        } else {
+            self.term.input(c);
         }
-        self.term.input(c);
-        if self.controls.modes.ansi(4) == Some(true) {
-            self.heal_row(self.row());
-        }
-        self.controls.last_char = (c != '\x7f').then_some(c);
+        self.controls.last_char = Some(c);
     }
 
     /// Any character.
     pub(super) fn print(&mut self, c: char, effects: &mut Effects<'_>) {
         match c.width() {
-            None => {}
+            None => self.controls.last_char = None,
             Some(0) => self.print_zerowidth(c),
             Some(1) => self.print_narrow(c, effects),
             Some(_) => {
-                let pending = self.term.grid().cursor.input_needs_wrap;
                 let fits = self.column() + 1 < self.cols();
-                if pending || !fits {
-                    self.before_wrap(effects);
-                }
-                self.term.input(c);
-                if self.controls.modes.ansi(4) == Some(true) {
-                    self.heal_row(self.row());
-                }
+                self.print_carefully(c, 2, effects);
                 // Without autowrap a character that does not fit is not printed at all.
-                let printed = fits || self.controls.modes.private(7) == Some(true);
-                self.controls.last_char = printed.then_some(c);
+                self.controls.last_char = (fits || self.wraps()).then_some(c);
             }
+        }
+    }
+
+    fn wraps(&self) -> bool {
+        self.controls.modes.private(7) == Some(true)
+    }
+
+    /// Prints where that may wrap or insert.
+    #[cold]
+    fn print_carefully(&mut self, c: char, width: usize, effects: &mut Effects<'_>) {
+        let (row, col, cols) = (self.row(), self.column(), self.cols());
+        let pending = self.term.grid().cursor.input_needs_wrap;
+        let wraps = self.wraps() && (pending || col + width > cols);
+        let scrolls = row + 1 == self.region().end;
+        if wraps && scrolls && self.region().start == 0 && self.active() == Buffer::Primary {
+            self.evict(1, row == 0, effects.scrollback);
+        }
+        if self.controls.modes.inserts() {
+            match (pending && wraps, scrolls) {
+                (false, _) => self.make_room(row, col, width),
+                (true, false) => self.make_room((row + 1).min(self.rows() - 1), 0, width),
+                // It is the first one in a new row.
+                (true, true) => {}
+            }
+        }
+        self.term.input(c);
+        self.unmark_last_row();
+        self.unmark_pending_row();
+    }
+
+    /// Blanks what inserting a character will push off the row. `Term` rotates these cells to the cursor and would take
+    /// halves of wide characters among them for those under the new one.
+    fn make_room(&mut self, row: usize, col: usize, width: usize) {
+        let cols = self.cols();
+        if col + width < cols {
+            self.split_wide(row, col);
+            self.split_wide(row, cols - width);
+            self.term.grid_mut()[line(row)][Column(cols - width)..].fill(Cell::default());
         }
     }
 
@@ -70,13 +98,26 @@ impl Core {
         }
     }
 
-    /// The next character will wrap: saves the top row if that scrolls.
-    #[cold]
-    fn before_wrap(&mut self, effects: &mut Effects<'_>) {
-        let wraps = self.controls.modes.private(7) == Some(true);
-        let region = self.region();
-        if wraps && region.start == 0 && self.row() + 1 == region.end && self.active() == Buffer::Primary {
-            self.evict(1, self.row() == 0, effects.scrollback);
+    /// The screen's last row has no next one to go on in: its mark is wrong if the text went elsewhere (the cursor was below
+    /// the scroll region) or the next row was pushed off.
+    pub(super) fn unmark_last_row(&mut self) {
+        self.unmark(self.rows() - 1);
+    }
+
+    /// Nor does a row go on in the next one while the cursor waits at its end, whatever scrolled under it: a keyframe could
+    /// not show both.
+    fn unmark_pending_row(&mut self) {
+        if self.term.grid().cursor.input_needs_wrap {
+            self.unmark(self.row());
+        }
+    }
+
+    /// Takes from a row the marks that only a last column may have.
+    fn unmark(&mut self, row: usize) {
+        let (row, col) = (line(row), Column(self.cols() - 1));
+        let grid = self.term.grid_mut();
+        if (&*grid)[row][col].flags.intersects(LAST_COLUMN_MARKS) {
+            grid[row][col].flags.remove(LAST_COLUMN_MARKS);
         }
     }
 
@@ -99,12 +140,20 @@ impl Core {
 
     pub(super) fn reverse_index(&mut self) {
         self.term.reverse_index();
+        self.unmark_last_row();
         self.term.grid_mut().cursor.input_needs_wrap = false;
+    }
+
+    pub(super) fn scroll_down(&mut self, rows: usize) {
+        self.term.scroll_down(rows);
+        self.unmark_last_row();
+        self.unmark_pending_row();
     }
 
     pub(super) fn scroll_up(&mut self, rows: usize, effects: &mut Effects<'_>) {
         self.evict_for_scroll(rows, effects);
         self.term.scroll_up(rows);
+        self.unmark_pending_row();
     }
 
     /// CUP; relative to the scroll region in origin mode.
@@ -179,6 +228,7 @@ impl Core {
     pub(super) fn insert_chars(&mut self, count: usize) {
         let (row, col, cols) = (self.row(), self.column(), self.cols());
         let count = count.min(cols - col);
+        self.unmark(row);
         self.split_wide(row, col);
         self.split_wide(row, cols - count);
         self.term.insert_blank(count);
@@ -189,6 +239,7 @@ impl Core {
         let (row, col, cols) = (self.row(), self.column(), self.cols());
         // `Term` clears to the left of the cursor if there are fewer characters than that.
         let count = count.min(cols - col);
+        self.unmark(row);
         self.split_wide(row, col);
         self.split_wide(row, col + count);
         self.term.delete_chars(count);
@@ -206,6 +257,7 @@ impl Core {
     pub(super) fn insert_lines(&mut self, count: usize) {
         if self.region().contains(&self.row()) {
             self.term.insert_blank_lines(count);
+            self.unmark_last_row();
             self.term.carriage_return();
         }
     }
@@ -220,6 +272,8 @@ impl Core {
     pub(super) fn erase_line(&mut self, mode: u16) {
         let (row, col) = (self.row(), self.column());
         match mode {
+            // The cursor is beyond the last column: nothing to erase.
+            0 if self.term.grid().cursor.input_needs_wrap => {}
             0 => {
                 self.split_wide(row, col);
                 self.term.clear_line(LineClearMode::Right);
@@ -237,7 +291,7 @@ impl Core {
         let (row, col) = (self.row(), self.column());
         match mode {
             0 if self.term.grid().cursor.input_needs_wrap => {
-                // The cursor is beyond the last column: nothing to erase in its own row.
+                // As in `erase_line`.
                 if row + 1 < self.rows() {
                     self.term.grid_mut().reset_region(line(row + 1)..);
                 }
@@ -366,6 +420,7 @@ impl Core {
         let Some(mut primary) = self.hidden_primary.take() else { return };
         primary.cursor = self.term.grid().cursor.clone();
         *self.term.grid_mut() = primary;
+        self.controls.kitty[Buffer::Alternate as usize] = Default::default();
         self.set_region(self.regions[Buffer::Primary as usize].clone());
         self.keep_in_region();
     }
