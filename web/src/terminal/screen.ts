@@ -34,6 +34,7 @@ export class Screen implements FeedScreen {
   readonly search = new SearchAddon();
   private readonly encoder = new TextEncoder();
   private webgl: WebglAddon | null = null;
+  private webglRefused = false;
   /** Glyphs drawn before their font arrived are empty boxes in the renderer's cache. */
   private readonly fontsChanged = () => this.terminal.clearTextureAtlas();
 
@@ -72,20 +73,31 @@ export class Screen implements FeedScreen {
 
   open(parent: HTMLElement): void {
     this.terminal.open(parent);
-    if (matchMedia('(pointer: fine)').matches) this.accelerate();
     document.fonts.addEventListener('loadingdone', this.fontsChanged);
   }
 
-  /** Draws with WebGL where it is there. Not on phones, where contexts are taken away and characters are smaller than its whole pixels. */
-  private accelerate(): void {
+  /**
+   * Draws with WebGL where it is there and does well: not on phones, where contexts are taken away, and not while characters are made smaller,
+   * since it cuts their width down to whole pixels.
+   */
+  accelerate(wanted: boolean): void {
+    if (!wanted) {
+      this.webgl?.dispose();
+      this.webgl = null;
+      return;
+    }
+    if (this.webgl || this.webglRefused || !matchMedia('(pointer: fine)').matches) return;
     try {
       const webgl = new WebglAddon();
-      webgl.onContextLoss(() => webgl.dispose());
+      webgl.onContextLoss(() => {
+        this.webglRefused = true;
+        this.accelerate(false);
+      });
       this.terminal.loadAddon(webgl);
       this.webgl = webgl;
     } catch {
       // xterm.js goes on with its DOM renderer.
-      this.webgl = null;
+      this.webglRefused = true;
     }
   }
 

@@ -10,34 +10,31 @@ export const SCROLLBAR_PX = 10;
 
 /** Width of a character of the bundled font, in em. */
 const ADVANCE_EM = 0.6;
+/** Height of a row of it, in em. */
+const ROW_EM = 1.19;
 
-/** A cell narrower than this, in device pixels, shows nothing; the terminal then is wider than its area. */
-const CELL_DEVICE_PX_MIN = 2;
+/** Below this nothing can be told apart; the terminal then is larger than its area. */
+const FONT_PX_MIN = 2.5;
+
+/** Steps in which the font is made smaller. */
+const FONT_PX_STEP = 0.1;
 
 export interface Cell {
   readonly width: number;
   readonly height: number;
 }
 
-/** The size of a cell in CSS pixels, measured as xterm.js does: one wide row of the same letter, in whole device pixels. */
+/** The size of a cell in CSS pixels, measured as xterm.js does it; rows are whole device pixels. */
 export function measureCell(fontPx: number): Cell {
-  const probe = document.createElement('span');
-  const count = 64;
-  probe.textContent = 'W'.repeat(count);
-  Object.assign(probe.style, {
-    position: 'absolute',
-    visibility: 'hidden',
-    whiteSpace: 'pre',
-    lineHeight: 'normal',
-    fontKerning: 'none',
-    fontFamily: FONT_FAMILY,
-    fontSize: `${fontPx}px`,
-  });
-  document.body.append(probe);
-  const box = probe.getBoundingClientRect();
-  probe.remove();
-  return { width: Math.floor((box.width / count) * devicePixelRatio) / devicePixelRatio, height: Math.ceil(box.height * devicePixelRatio) / devicePixelRatio };
+  measuring ??= new OffscreenCanvas(1, 1).getContext('2d');
+  if (!measuring) return { width: fontPx * ADVANCE_EM, height: fontPx * ROW_EM };
+  measuring.font = `${fontPx}px ${FONT_FAMILY}`;
+  const box = measuring.measureText('W');
+  const height = box.fontBoundingBoxAscent + box.fontBoundingBoxDescent;
+  return { width: box.width, height: Math.ceil(height * devicePixelRatio) / devicePixelRatio };
 }
+
+let measuring: OffscreenCanvasRenderingContext2D | null = null;
 
 /** What fits into an area at this font size: what this page would like the session to have. */
 export function naturalSize(width: number, height: number, fontPx: number): WindowSize {
@@ -50,17 +47,22 @@ export function naturalSize(width: number, height: number, fontPx: number): Wind
  * letters made for a wider cell would touch. A little is added, so that rounding never falls to the pixel below.
  */
 export function wholePixelFont(fontPx: number): number {
-  return fontOfCell(Math.max(CELL_DEVICE_PX_MIN, Math.round(fontPx * ADVANCE_EM * devicePixelRatio)));
+  return fontOfCell(Math.max(1, Math.round(fontPx * ADVANCE_EM * devicePixelRatio)));
 }
 
-/** The font size at which the whole of a size is visible: the preferred one, or smaller. */
+/**
+ * The font size at which the whole of a size is visible: the preferred one where it fits, else the largest that does, to a fraction of a
+ * pixel, since a whole one is a third of a small character.
+ */
 export function fittingFont(size: WindowSize, width: number, height: number, preferredPx: number): number {
-  let pixels = Math.round(wholePixelFont(preferredPx) * ADVANCE_EM * devicePixelRatio);
-  for (; pixels > CELL_DEVICE_PX_MIN; pixels -= 1) {
-    const cell = measureCell(fontOfCell(pixels));
-    if (cell.width * size.cols <= width && cell.height * size.rows <= height) break;
-  }
-  return fontOfCell(pixels);
+  const fits = (fontPx: number): boolean => {
+    const cell = measureCell(fontPx);
+    return cell.width * size.cols <= width && cell.height * size.rows <= height;
+  };
+  if (fits(preferredPx)) return preferredPx;
+  let fontPx = Math.floor((Math.min(width / size.cols / ADVANCE_EM, preferredPx) / FONT_PX_STEP)) * FONT_PX_STEP;
+  while (fontPx > FONT_PX_MIN && !fits(fontPx)) fontPx -= FONT_PX_STEP;
+  return Math.max(FONT_PX_MIN, fontPx);
 }
 
 function fontOfCell(devicePixels: number): number {

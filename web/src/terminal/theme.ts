@@ -1,29 +1,37 @@
-// The terminal's own colours. They are dark on light pages too: programs ask the host for the background and paint for what it answers,
-// and the host answers with these.
+// The terminal's own colours: the ones that the host answers when a program asks for them, so that what a program chose to be readable is.
+// They are dark on light pages too, because the answer is the same for every viewer of a session.
 
 import type { ITheme } from '@xterm/xterm';
 
+const FOREGROUND = '#d4d4d4';
+const BACKGROUND = '#1e1e1e';
+
 export const THEME: ITheme = {
-  background: '#101318',
-  foreground: '#d8dee6',
-  cursor: '#5eead4',
-  cursorAccent: '#101318',
-  selectionBackground: '#35507a',
-  selectionInactiveBackground: '#2c3a50',
-  black: '#1b2027',
-  red: '#f0717a',
-  green: '#7fcf8e',
-  yellow: '#e6c07b',
-  blue: '#6cb2f7',
-  magenta: '#c792ea',
-  cyan: '#5ccfd6',
-  white: '#c5ccd6',
-  brightBlack: '#66707d',
-  brightRed: '#ff8f96',
-  brightGreen: '#9be3a8',
-  brightYellow: '#f5d898',
-  brightBlue: '#90c8ff',
-  brightMagenta: '#dab0f5',
-  brightCyan: '#86e3e8',
-  brightWhite: '#f4f7fa',
+  background: BACKGROUND,
+  foreground: FOREGROUND,
+  cursor: FOREGROUND,
+  cursorAccent: BACKGROUND,
+  // These have no query: they are the console's.
+  selectionBackground: '#3b5a85',
+  selectionInactiveBackground: '#3a4250',
+  overviewRulerBorder: '#00000000',
+  scrollbarSliderBackground: '#ffffff26',
+  scrollbarSliderHoverBackground: '#ffffff40',
+  scrollbarSliderActiveBackground: '#ffffff59',
+  black: '#2e3436',
+  red: '#cc0000',
+  green: '#4e9a06',
+  yellow: '#c4a000',
+  blue: '#3465a4',
+  magenta: '#75507b',
+  cyan: '#06989a',
+  white: '#d3d7cf',
+  brightBlack: '#555753',
+  brightRed: '#ef2929',
+  brightGreen: '#8ae234',
+  brightYellow: '#fce94f',
+  brightBlue: '#729fcf',
+  brightMagenta: '#ad7fa8',
+  brightCyan: '#34e2e2',
+  brightWhite: '#eeeeec',
 };

@@ -173,6 +173,7 @@ export class TerminalView {
     this.natural = naturalSize(width, height, this.preferredPx);
     const { terminal } = this.screen;
     const fontPx = fittingFont({ cols: terminal.cols, rows: terminal.rows }, width, height, this.preferredPx);
+    this.screen.accelerate(fontPx === this.preferredPx);
     if (fontPx !== this.fontPx) {
       this.fontPx = fontPx;
       terminal.options.fontSize = fontPx;

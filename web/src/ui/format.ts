@@ -46,17 +46,20 @@ export function needsPerson(session: Session): string | null {
   }
 }
 
+/** How a session ended. The host's own sentence knows most; it comes without a capital and a full stop. */
 export function exitSentence(state: SpawnState, exit: Exit | null): string {
-  if (!exit) return state === 'lost' ? 'Its host is gone for good.' : `It ${state}.`;
-  const how = exit.signal ? `by ${exit.signal}` : exit.code !== null ? `with code ${exit.code}` : '';
-  const lead: Record<string, string> = {
-    exited: `Exited ${how}`,
-    signaled: `Ended ${how}`,
-    stopped: 'Stopped',
-    killed: 'Stopped by force',
-  };
-  const first = (lead[exit.reason] ?? 'Failed').trim();
-  return exit.detail && exit.detail !== first ? `${first}. ${exit.detail}` : `${first}.`;
+  if (exit?.detail) return asSentence(exit.detail);
+  if (exit?.signal) return `Ended by ${exit.signal}.`;
+  if (exit && exit.code !== null) return `Ended with exit code ${exit.code}.`;
+  return state === 'lost' ? 'Its host is gone for good.' : asSentence(state);
+}
+
+/** With a capital, unless the first word is a name such as `no-such-program:`, and a full stop. */
+export function asSentence(text: string): string {
+  const trimmed = text.trim();
+  const capital = /^[a-z]+[\s,.]/.test(trimmed) || /^[a-z]+$/.test(trimmed);
+  const end = /[.!?]$/.test(trimmed) ? '' : '.';
+  return (capital ? trimmed.charAt(0).toUpperCase() + trimmed.slice(1) : trimmed) + end;
 }
 
 /** Splits a command line into words as a shell would, without any expansion: quotes and backslashes only. */
