@@ -27,8 +27,8 @@ use alacritty_terminal::term::{Config, Term};
 use vte::ansi::{CharsetIndex, Handler, StandardCharset};
 
 use super::controls::Controls;
-use super::engine::{Attrs, Buffer, CellKind, CellView, Charset, Color, CursorState, Effects, Engine, Rgb, Style};
-use super::render::{Addressing, Pen, STYLE_BITS, write_plain};
+use super::engine::{Attrs, Buffer, CellKind, CellView, Charset, Color, NamedColor, CursorState, Effects, Engine, Rgb, Style};
+use super::render::{Addressing, Pen, STYLE_BITS, push_char, write_plain};
 use super::scrollback::{RowFlags, Scrollback};
 
 /// Zero-width characters kept in one cell; more are dropped, or one cell would grow for ever.
@@ -36,6 +36,10 @@ const ZEROWIDTH_MAX: usize = 8;
 
 /// Marks that are right in a row's last column only.
 const LAST_COLUMN_MARKS: Flags = Flags::WRAPLINE.union(Flags::LEADING_WIDE_CHAR_SPACER);
+
+/// Marks of cells that are not a character of one column.
+const NOT_ONE_COLUMN: Flags =
+    Flags::WIDE_CHAR.union(Flags::WIDE_CHAR_SPACER).union(Flags::LEADING_WIDE_CHAR_SPACER);
 
 /// Rows of a scroll region, from 0.
 type Region = Range<usize>;
@@ -361,49 +365,60 @@ fn push_row(row: &Row<Cell>, next: Option<&Row<Cell>>, forced_wrap: bool, scroll
         starts_wide: cells[0].flags.contains(Flags::WIDE_CHAR),
     };
     let shown = if wrapped { cells.len() } else { occupied(cells) };
-    let views = || {
-        cells[..shown].iter().map(move |cell| {
-            let view = view(cell);
-            // A row that will not be followed by its wide character must still reach the last column.
-            let filler = view.kind == CellKind::Leading && !flags.short;
-            if filler { CellView { kind: CellKind::Narrow, ..view } } else { view }
-        })
+    // A row that will not be followed by its wide character must still reach the last column.
+    let filled = move |cell| {
+        let view = view(cell);
+        let filler = view.kind == CellKind::Leading && !flags.short;
+        if filler { CellView { kind: CellKind::Narrow, ..view } } else { view }
     };
+    let cells = &cells[..shown];
     scrollback.push(
         flags,
         |out| {
             let mut pen = Pen::default();
-            pen.write_cells(out, views(), Addressing::None);
+            for cell in cells {
+                // Most cells look like the one before: for a flood of output this loop is what counts.
+                if cell.flags.contains(Flags::WIDE_CHAR_SPACER) {
+                    continue;
+                }
+                let plain = cell.extra.is_none() && !cell.flags.contains(Flags::LEADING_WIDE_CHAR_SPACER);
+                if plain && pen.is(plain_style(cell)) {
+                    push_char(out, cell.c);
+                } else {
+                    pen.write_cells(out, std::iter::once(filled(cell)), Addressing::None);
+                }
+            }
             pen.reset(out);
         },
-        |out| write_plain(out, views()),
+        |out| write_plain(out, cells.iter().map(filled)),
     );
 }
 
 /// Cells up to the last one that is not blank.
 fn occupied(cells: &[Cell]) -> usize {
-    const BLANK: Style = Style::PLAIN;
+    // Spelled out, because most of a flood of short lines is spent on the empty part of its rows.
     let blank = |cell: &Cell| {
         cell.c == ' '
-            && cell.bg == BLANK.bg
+            && matches!(cell.bg, Color::Named(NamedColor::Background))
+            && matches!(cell.fg, Color::Named(NamedColor::Foreground))
             && cell.flags.bits() & STYLE_BITS == 0
-            && cell.fg == BLANK.fg
             && (cell.extra.is_none() || view(cell).is_blank())
     };
     cells.iter().rposition(|cell| !blank(cell)).map_or(0, |last| last + 1)
 }
 
 fn style_of(cell: &Cell) -> Style {
-    Style {
-        fg: cell.fg,
-        bg: cell.bg,
-        underline: if cell.extra.is_some() { cell.underline_color() } else { None },
-        attrs: Attrs(cell.flags.bits() & STYLE_BITS),
-    }
+    Style { underline: cell.underline_color(), ..plain_style(cell) }
+}
+
+/// The style of a cell that has nothing rare about it.
+#[inline]
+fn plain_style(cell: &Cell) -> Style {
+    Style { fg: cell.fg, bg: cell.bg, underline: None, attrs: Attrs(cell.flags.bits() & STYLE_BITS) }
 }
 
 fn view(cell: &Cell) -> CellView<'_> {
-    let kind = if !cell.flags.intersects(Flags::WIDE_CHAR | Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER) {
+    let kind = if !cell.flags.intersects(NOT_ONE_COLUMN) {
         CellKind::Narrow
     } else if cell.flags.contains(Flags::WIDE_CHAR) {
         CellKind::Wide

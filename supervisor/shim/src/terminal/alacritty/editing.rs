@@ -290,12 +290,9 @@ impl Core {
     pub(super) fn erase_display(&mut self, mode: u16, effects: &mut Effects<'_>) {
         let (row, col) = (self.row(), self.column());
         match mode {
-            0 if self.term.grid().cursor.input_needs_wrap => {
-                // As in `erase_line`.
-                if row + 1 < self.rows() {
-                    self.term.grid_mut().reset_region(line(row + 1)..);
-                }
-            }
+            // As in `erase_line`, as far as the cursor's own row goes.
+            0 if self.term.grid().cursor.input_needs_wrap && row + 1 == self.rows() => {}
+            0 if self.term.grid().cursor.input_needs_wrap => self.term.grid_mut().reset_region(line(row + 1)..),
             0 => {
                 self.split_wide(row, col);
                 self.term.clear_screen(ClearMode::Below);
