@@ -21,18 +21,41 @@ fn main() -> std::io::Result<()> {
     let mut feedback = Feedback::default();
     writeln!(out, "with a terminal: {} KiB", private_dirty_kib())?;
     for n in 0..10_000 {
-        let line = format!("2026-01-01T00:00:00.{n:06}Z INFO request handled path=/api/v1/sessions/{n} status=200 ms={}\r\n", n % 97);
+        let line = format!(
+            "2026-01-01T00:00:00.{n:06}Z INFO request handled path=/api/v1/sessions/{n} status=200 ms={}\r\n",
+            n % 97
+        );
         let _lost = terminal.feed(line.as_bytes(), &mut feedback);
     }
-    writeln!(out, "after 10,000 lines: {} KiB, of which scrollback {} KiB in {} rows",
-        private_dirty_kib(), terminal.scrollback_bytes() / 1024, terminal.scrollback_rows())?;
+    writeln!(
+        out,
+        "after 10,000 lines: {} KiB, of which scrollback {} KiB in {} rows",
+        private_dirty_kib(),
+        terminal.scrollback_bytes() / 1024,
+        terminal.scrollback_rows()
+    )?;
     terminal.compact();
     writeln!(out, "compacted: {} KiB", private_dirty_kib())?;
     drop(terminal);
-    for (name, sample) in [("log lines", log()), ("short lines", numbers()), ("24-bit redraws", redraws()), ("agent-like box", boxes()), ("wide characters", wide())] {
+    for (name, sample) in [
+        ("log lines", log()),
+        ("short lines", numbers()),
+        ("24-bit redraws", redraws()),
+        ("agent-like box", boxes()),
+        ("wide characters", wide()),
+    ] {
         writeln!(out, "{name}: {:.0} MB/s (the bare engine: {:.0})", speed(&sample), bare_speed(&sample))?;
     }
-    for (name, sample) in [("REP", &b"x\x1b[65535b"[..]), ("RIS", b"\x1bc"), ("ED 2", b"\x1b[2J"), ("text, ED 2", b"x\x1b[2J"), ("DECALN", b"\x1b#8"), ("SU", b"\x1b[65535S"), ("CBT", b"\x1b[3g\x1b[65535Z"), ("1049", b"\x1b[?1049h\x1b[?1049l")] {
+    for (name, sample) in [
+        ("REP", &b"x\x1b[65535b"[..]),
+        ("RIS", b"\x1bc"),
+        ("ED 2", b"\x1b[2J"),
+        ("text, ED 2", b"x\x1b[2J"),
+        ("DECALN", b"\x1b#8"),
+        ("SU", b"\x1b[65535S"),
+        ("CBT", b"\x1b[3g\x1b[65535Z"),
+        ("1049", b"\x1b[?1049h\x1b[?1049l"),
+    ] {
         let sample = sample.repeat((1 << 20) / sample.len());
         let start = cpu_seconds();
         let _lost = Terminal::new(WindowSize::DEFAULT).feed(&sample, &mut feedback);
@@ -63,7 +86,8 @@ fn speed(sample: &[u8]) -> f64 {
 fn bare_speed(sample: &[u8]) -> f64 {
     use alacritty_terminal::event::VoidListener;
     use alacritty_terminal::term::{Config, Term, test::TermSize};
-    let mut term = Term::new(Config { scrolling_history: 1_000, ..Config::default() }, &TermSize::new(120, 40), VoidListener);
+    let mut term =
+        Term::new(Config { scrolling_history: 1_000, ..Config::default() }, &TermSize::new(120, 40), VoidListener);
     let mut parser: alacritty_terminal::vte::ansi::Processor = Default::default();
     let start = cpu_seconds();
     let mut fed = 0;
@@ -77,17 +101,25 @@ fn bare_speed(sample: &[u8]) -> f64 {
 }
 
 fn log() -> Vec<u8> {
-    (0..20_000).fold(String::new(), |mut text, n| {
-        let _ = write!(text, "2026-01-01T00:00:00.{n:06}Z INFO request handled path=/api/v1/sessions/{n} status=200 ms={}\r\n", n % 97);
-        text
-    }).into_bytes()
+    (0..20_000)
+        .fold(String::new(), |mut text, n| {
+            let _ = write!(
+                text,
+                "2026-01-01T00:00:00.{n:06}Z INFO request handled path=/api/v1/sessions/{n} status=200 ms={}\r\n",
+                n % 97
+            );
+            text
+        })
+        .into_bytes()
 }
 
 fn numbers() -> Vec<u8> {
-    (0..200_000).fold(String::new(), |mut text, n| {
-        let _ = write!(text, "{n}\r\n");
-        text
-    }).into_bytes()
+    (0..200_000)
+        .fold(String::new(), |mut text, n| {
+            let _ = write!(text, "{n}\r\n");
+            text
+        })
+        .into_bytes()
 }
 
 fn redraws() -> Vec<u8> {
@@ -97,7 +129,8 @@ fn redraws() -> Vec<u8> {
             let _ = write!(text, "\x1b[{};1H", row + 1);
             for col in 0..120u32 {
                 let (r, g, b) = ((frame * 7 + col) % 256, (row * 5 + frame) % 256, col * 2);
-                let _ = write!(text, "\x1b[38;2;{r};{g};{b}m{}", char::from(b'a' + u8::try_from(col % 26).unwrap_or(0)));
+                let _ =
+                    write!(text, "\x1b[38;2;{r};{g};{b}m{}", char::from(b'a' + u8::try_from(col % 26).unwrap_or(0)));
             }
         }
     }
