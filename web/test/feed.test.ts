@@ -113,3 +113,13 @@ test('a resumed spawn keeps its screen, another one starts on an empty screen', 
   await screen.parse();
   assert.deepEqual(screen.log.slice(5), ['<reset>', '<80x24>', 'other']);
 });
+
+test('what is parsed after the offsets began anew is not acknowledged', async () => {
+  const { screen, acks, feed, out, key } = setup();
+  feed.begin(1, 0, SIZE);
+  out(0, 100_000);
+  feed.begin(1, null, SIZE);
+  key(40, 'KEY');
+  await screen.parse();
+  assert.deepEqual(acks, [{ spawn: 1, offset: 40 }]);
+});

@@ -192,11 +192,11 @@ export class SessionPage {
   }
 
   private resumed(verdict: 'fresh' | 'resumed' | 'gap'): void {
-    // A change of mode connects anew as well; nobody has to hear of that.
-    if (!this.lost && verdict === 'resumed') return;
+    const { lost } = this;
     this.lost = false;
     if (verdict === 'gap') this.banner.set('resume', 'warn', 'Reconnected: gap. Some output was skipped; this is the current screen.');
-    else this.banner.set('resume', 'good', 'Reconnected: resumed. Nothing was missed.');
+    // A change of mode connects anew as well, and a restarted session begins afresh: nobody has to hear of that.
+    else if (lost && verdict === 'resumed') this.banner.set('resume', 'good', 'Reconnected: resumed. Nothing was missed.');
   }
 
   private message(message: ServerMessage): void {
