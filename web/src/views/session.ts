@@ -200,6 +200,7 @@ export class SessionPage {
   }
 
   private message(message: ServerMessage): void {
+    if (message.type === 'spawn') this.area.dataset['spawn'] = String(message.spawn);
     if (message.type === 'state' && !message.reachable) this.banner.set('unreachable', 'bad', 'The host is not connected: the agent goes on there, but output and input wait.');
     if (message.type === 'state' && message.reachable) this.banner.clear('unreachable');
   }
