@@ -6,6 +6,7 @@ import './styles/tokens.css';
 import './styles/base.css';
 import './styles/layout.css';
 import './styles/session.css';
+import './styles/keybar.css';
 import './styles/dialog.css';
 
 import { api, ApiError, sentence } from './api/client.ts';

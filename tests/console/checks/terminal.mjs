@@ -8,10 +8,11 @@ export const checks = {
     // Routes hold from the next load on.
     await page.reload();
     await page.locator(id('app')).waitFor();
-    env.session = await createSession(page, { name: 'console test', command: `bash --noprofile --norc` });
-    await waitForState(page, env.session, 'running');
+    const session = await createSession(page, { name: `console test ${env.run}`, command: 'bash --noprofile --norc' });
+    await waitForState(page, session, 'running');
     await connected(page);
     await waitForScreen(page, /[$#] ?$/m, 'a prompt');
+    env.session = session;
   },
 
   async 'what is typed is run and its output seen'({ page, options }) {

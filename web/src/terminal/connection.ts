@@ -179,7 +179,7 @@ export class TerminalConnection {
     if (opened) return this.wait(code === CLOSE.goingAway ? 'The server is restarting.' : 'The connection was lost.');
     // A refused upgrade has no reason in a browser: the session itself tells whether waiting makes sense.
     api.session(this.session).then(
-      () => this.wait('The terminal could not be opened.'),
+      (session) => this.wait(session.unreachable ? 'The host is not connected.' : 'The terminal could not be opened.'),
       (error: unknown) => {
         if (error instanceof ApiError && error.status === 401) this.end('unauthorized');
         else if (error instanceof ApiError && error.status === 404) this.end('gone');

@@ -118,6 +118,9 @@ export class TerminalView {
     switch (message.type) {
       case 'hello':
         this.viewer = message.viewer;
+        // Said only when it changes from nobody.
+        this.owner = 'nobody';
+        this.report();
         break;
       case 'spawn': {
         this.feed.begin(message.spawn, message.resume === 'resumed' ? message.offset : null, message.size);

@@ -192,21 +192,22 @@ export class SessionPage {
   }
 
   private resumed(verdict: 'fresh' | 'resumed' | 'gap'): void {
-    // A change of mode connects anew as well; nobody has to hear of that.
-    if (!this.lost && verdict === 'resumed') return;
+    const { lost } = this;
     this.lost = false;
     if (verdict === 'gap') this.banner.set('resume', 'warn', 'Reconnected: gap. Some output was skipped; this is the current screen.');
-    else this.banner.set('resume', 'good', 'Reconnected: resumed. Nothing was missed.');
+    // A change of mode connects anew as well, and a restarted session begins afresh: nobody has to hear of that.
+    else if (lost && verdict === 'resumed') this.banner.set('resume', 'good', 'Reconnected: resumed. Nothing was missed.');
   }
 
   private message(message: ServerMessage): void {
+    if (message.type === 'spawn') this.area.dataset['spawn'] = String(message.spawn);
     if (message.type === 'state' && !message.reachable) this.banner.set('unreachable', 'bad', 'The host is not connected: the agent goes on there, but output and input wait.');
     if (message.type === 'state' && message.reachable) this.banner.clear('unreachable');
   }
 
   private size(session: WindowSize, natural: WindowSize, owner: SizeOwner): void {
     const differs = session.cols !== natural.cols || session.rows !== natural.rows;
-    const who = owner === 'me' ? 'your size' : owner === 'other' ? 'another viewer’s size' : differs ? 'kept size' : 'fits';
+    const who = owner === 'me' ? 'your size' : owner === 'other' ? 'another viewer’s size' : differs ? 'not fitted' : 'fits';
     setText(this.sizeText, `${session.cols}×${session.rows} · ${who}`);
     this.sizeText.dataset['owner'] = owner;
     show(this.sizeButton, this.mode === 'rw' && owner !== 'me' && differs);
