@@ -1,2 +1,84 @@
-//! x
-fn main() {}
+//! `agentapi-controlplane`: reads its options, serves until it is told to end.
+
+use std::process::ExitCode;
+
+use agentapi_controlplane::api::openapi_json;
+use agentapi_controlplane::config::{Cli, Config, Verb};
+use agentapi_controlplane::server::Server;
+use agentapi_shared::runtime::{exit_with_parent, init_telemetry};
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // First of all: a parent that died meanwhile must not leave a server behind.
+    if let Some(parent) = cli.options.exit_with_parent
+        && let Err(error) = exit_with_parent(parent)
+    {
+        return fail(&error);
+    }
+    if matches!(cli.command, Some(Verb::Openapi)) {
+        return say(&openapi_json());
+    }
+    let check_only = cli.options.check_config;
+    let config = match Config::resolve(cli.options, |path| std::fs::read_to_string(path)) {
+        Ok(config) => config,
+        Err(error) => return fail(&error),
+    };
+    if check_only {
+        return ExitCode::SUCCESS;
+    }
+    init_telemetry(&config.log_filter, config.log_format);
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(serve(&config)),
+        Err(error) => fail(&error),
+    }
+}
+
+async fn serve(config: &Config) -> ExitCode {
+    // Signals are taken from here on, so that one during the start is not lost.
+    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(error), _) | (_, Err(error)) => return fail(&error),
+    };
+    let server = match Server::bind(config).await {
+        Ok(server) => server,
+        Err(error) => return fail(&error),
+    };
+    let ready = serde_json::json!({ "ready": format!("http://{}", server.address()) });
+    if say(&ready.to_string()) == ExitCode::FAILURE {
+        return ExitCode::FAILURE;
+    }
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    server.run(stop).await;
+    ExitCode::SUCCESS
+}
+
+/// One line on stdout.
+fn say(line: &str) -> ExitCode {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// The whole chain of an error, once, on stderr: logging may not have begun.
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    use std::io::Write as _;
+    let mut text = format!("agentapi-controlplane: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    // Nothing is left to be done if stderr is gone too.
+    let _written = writeln!(std::io::stderr(), "{text}");
+    ExitCode::FAILURE
+}

@@ -29,6 +29,12 @@ macro_rules! id {
                 Self(Uuid::now_v7())
             }
 
+            /// Its 128 bits.
+            #[must_use]
+            pub const fn as_u128(self) -> u128 {
+                self.0.as_u128()
+            }
+
             /// An id with a fixed value, for rows that exist from the first migration on.
             #[must_use]
             pub const fn from_u128(value: u128) -> Self {

@@ -7,9 +7,12 @@ pub mod api;
 pub mod exit;
 pub mod frame;
 pub mod id;
+pub mod jail;
+pub mod journal;
 pub mod link;
 #[cfg(feature = "runtime")]
 pub mod runtime;
+pub mod shim;
 pub mod size;
 pub mod state;
 pub mod viewer;

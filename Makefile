@@ -1,0 +1,65 @@
+# Two commands matter: `make up` runs the product, `make test` proves it. Both install what they need or name it.
+
+CARGO ?= cargo
+# What `make up` passes on, such as: make up ARGS="--listen 127.0.0.1:4000"
+ARGS ?=
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+AGENTS := $(TARGET)/agents
+
+WEB_SOURCES := $(shell find web/src web/scripts -type f 2>/dev/null) web/index.html web/package.json web/package-lock.json web/vite.config.ts
+
+.PHONY: up build web test lint fuzz bench agents clean
+
+up: build
+	@$(TARGET)/release/agentapi up $(ARGS)
+
+build: web
+	@scripts/require build
+	@echo "building the binaries (minutes the first time, seconds afterwards)"
+	$(CARGO) build --release --locked -p agentapi -p agentapi-controlplane -p agentapi-supervisor -p agentapi-shim
+
+web: web/dist/index.html
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	@scripts/require web
+	@echo "installing the console's packages"
+	cd web && npm ci --no-audit --no-fund
+
+web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
+	@echo "building the console"
+	cd web && npm run build
+
+# Everything that CI runs: the console's checks, the whole workspace, and the fuzz targets for a minute each.
+test: web agents
+	@scripts/require test
+	cd web && npm run check && npm test
+	cd tests/console && npm ci --no-audit --no-fund
+	$(MAKE) lint
+	$(CARGO) build --workspace --all-targets --locked
+	AGENTAPI_TEST_AGENTS=$(abspath $(AGENTS)) $(CARGO) test --workspace --locked --no-fail-fast
+	$(MAKE) fuzz FUZZ_SECONDS=60
+
+lint:
+	@scripts/lint
+
+# Real agents at the versions that their manifests name, for the tests that run them.
+agents: $(AGENTS)/.installed
+
+$(AGENTS)/.installed: shared/agents/claude.toml
+	@scripts/require web
+	@scripts/install-agents $(AGENTS)
+	@touch $@
+
+FUZZ_SECONDS ?= 3600
+fuzz:
+	@scripts/fuzz $(FUZZ_SECONDS)
+
+# Figures for docs/benchmarks.md; never part of the tests.
+bench: web
+	@scripts/require bench
+	$(CARGO) build --profile dist --locked --workspace --bins --benches
+	$(CARGO) bench --profile dist --locked -p agentapi-tests
+
+clean:
+	$(CARGO) clean
+	rm -rf web/dist web/node_modules tests/console/node_modules

@@ -1,0 +1,84 @@
+//! The HTTP surface: one readable list of routes. Handlers translate; what is allowed and what follows is decided in `domain`.
+
+mod agents;
+mod console;
+mod error;
+mod events;
+mod extract;
+mod hosts;
+mod link;
+mod login;
+mod openapi;
+mod origin;
+mod principal;
+mod request_id;
+mod sessions;
+mod terminal;
+mod upgrade;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::get;
+use axum::{Router, middleware};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::plane::Plane;
+
+pub use error::ApiError;
+
+/// A request body is never larger.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// What handlers share.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The control plane.
+    pub plane: Arc<Plane>,
+    /// The port the server listens on: part of its own origin and of its cookie's name.
+    pub port: u16,
+}
+
+/// Every documented route.
+fn documented() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::document())
+        .routes(routes!(sessions::list, sessions::create))
+        .routes(routes!(sessions::get, sessions::update, sessions::delete))
+        .routes(routes!(sessions::restart))
+        .routes(routes!(sessions::screen))
+        .routes(routes!(sessions::input))
+        .routes(routes!(sessions::resize))
+        .routes(routes!(terminal::attach))
+        .routes(routes!(hosts::list))
+        .routes(routes!(hosts::get))
+        .routes(routes!(agents::list))
+        .routes(routes!(events::stream))
+        .routes(routes!(login::create_code))
+        .routes(routes!(login::login))
+        .routes(routes!(login::logout))
+        .routes(routes!(login::me))
+        .routes(routes!(openapi::livez))
+        .routes(routes!(openapi::readyz))
+}
+
+/// The whole server.
+pub fn router(api: Api) -> Router {
+    let (router, document) = documented().split_for_parts();
+    let document: Arc<str> = openapi::to_json(&document).into();
+    router
+        .route("/api/v1/openapi.json", get(move || openapi::serve(document.clone())))
+        .route(agentapi_shared::link::PATH, get(link::connect))
+        .fallback(console::serve)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(request_id::number_and_explain))
+        .with_state(api)
+}
+
+/// The OpenAPI document, as it is served.
+#[must_use]
+pub fn openapi_json() -> String {
+    let (_, document) = documented().split_for_parts();
+    openapi::to_json(&document)
+}

@@ -1,0 +1,104 @@
+//! Logging in with a browser: a one-time code becomes a cookie.
+
+use agentapi_shared::api::{Login, LoginCode, Me, Problem};
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{HOST, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use time::Duration;
+
+use super::extract::{Body, Params};
+use super::principal::cookie_name;
+use super::{Api, ApiError, origin};
+use crate::auth::Secret;
+use crate::clock;
+use crate::domain::audit;
+use crate::domain::policy::{self, Credential, Principal, Resource, Verb};
+
+/// A login code is good for this long.
+const CODE_LIFETIME: Duration = Duration::minutes(5);
+/// A browser stays logged in for this long.
+const COOKIE_LIFETIME: Duration = Duration::days(30);
+
+/// Make a code for one login in a browser.
+#[utoipa::path(
+    post, path = "/api/v1/login-codes", tag = "login",
+    responses((status = 201, body = LoginCode), (status = "4XX", body = Problem)),
+)]
+pub(super) async fn create_code(
+    State(api): State<Api>,
+    principal: Principal,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<(StatusCode, Json<LoginCode>), ApiError> {
+    params.finish()?;
+    policy::allow(&principal, Verb::Login, Resource::Account)?;
+    let code = Secret::generate("");
+    let expires_at = clock::now() + CODE_LIFETIME;
+    let entry = audit::of_account(principal.channel(), "login_code.create");
+    api.plane.store.create_login_code(principal.tenant(), code.hash(), expires_at, entry).await?;
+    // The name under which the caller reached us is the one under which the browser next to it does.
+    let own = format!("127.0.0.1:{}", api.port);
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(&own);
+    let url = format!("http://{host}/#code={}", code.expose());
+    Ok((StatusCode::CREATED, Json(LoginCode { code: code.expose().to_owned(), url, expires_at })))
+}
+
+/// Exchange a code for a cookie.
+#[utoipa::path(
+    post, path = "/api/v1/login", tag = "login", request_body = Login,
+    responses((status = 204), (status = "4XX", body = Problem)),
+)]
+pub(super) async fn login(State(api): State<Api>, parts: Parts, body: Body<Login>) -> Result<Response, ApiError> {
+    // A page of another origin must not be able to log a browser in as someone else.
+    if parts.headers.contains_key(http::header::ORIGIN) {
+        origin::check(&parts, api.port)?;
+    }
+    let cookie = Secret::generate("");
+    let expires_at = clock::now() + COOKIE_LIFETIME;
+    let entry = audit::of_account("web", "login");
+    let code = Secret::from_text(body.value.code);
+    let holder = api.plane.store.redeem_login_code(code.hash(), cookie.hash(), expires_at, entry).await?;
+    if holder.is_none() {
+        let detail = "this login link was used already or is over; `agentapi open` makes a new one";
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_login_code", detail));
+    }
+    let value = set_cookie(api.port, cookie.expose(), COOKIE_LIFETIME.whole_seconds());
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, value)]).into_response())
+}
+
+/// End this browser's login.
+#[utoipa::path(
+    post, path = "/api/v1/logout", tag = "login",
+    responses((status = 204), (status = "4XX", body = Problem)),
+)]
+pub(super) async fn logout(State(api): State<Api>, principal: Principal) -> Result<Response, ApiError> {
+    if let Credential::Browser(hash) = &principal.credential {
+        let entry = audit::of_account("web", "logout");
+        api.plane.store.end_browser_session(principal.tenant(), hash.clone(), entry).await?;
+        api.plane.sockets.revoke(hash);
+    }
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, set_cookie(api.port, "", 0))]).into_response())
+}
+
+fn set_cookie(port: u16, value: &str, max_age: i64) -> String {
+    format!("{}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={max_age}", cookie_name(port))
+}
+
+/// Who the caller is.
+#[utoipa::path(
+    get, path = "/api/v1/me", tag = "login",
+    responses((status = 200, body = Me), (status = "4XX", body = Problem)),
+)]
+pub(super) async fn me(principal: Principal, params: Params) -> Result<Json<Me>, ApiError> {
+    params.finish()?;
+    policy::allow(&principal, Verb::View, Resource::Account)?;
+    Ok(Json(Me {
+        name: principal.holder.name,
+        organization: principal.holder.organization,
+        role: principal.holder.role,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }))
+}

@@ -1,0 +1,77 @@
+//! `GET /api/v1/sessions/{id}/terminal`: a viewer's WebSocket. Who it is and what it may do is settled before the upgrade.
+
+use agentapi_shared::SessionId;
+use agentapi_shared::api::Problem;
+use agentapi_shared::runtime::OnEnd;
+use agentapi_shared::viewer::{Catchup, SUBPROTOCOL, ViewerMode};
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use serde_json::json;
+
+use super::extract::{self, Params};
+use super::upgrade::Upgrade;
+use super::{Api, ApiError};
+use crate::domain::policy::{self, Principal, Resource, Verb};
+use crate::domain::{DomainError, audit, sessions};
+use crate::relay::{self, Attach, From, ViewerSocket};
+use crate::store::Scope;
+
+/// Open the terminal of a session (WebSocket, subprotocol `agentapi.terminal.v1`).
+#[utoipa::path(
+    get, path = "/api/v1/sessions/{id}/terminal", tag = "sessions",
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("mode" = Option<String>, Query, description = "`rw` if absent, or `ro`"),
+        ("from" = Option<String>, Query, description = "`SPAWN:OFFSET`: go on from there"),
+        ("catchup" = Option<String>, Query, description = "`screen` if absent, or `bytes`"),
+    ),
+    responses((status = 101), (status = "4XX", body = Problem), (status = 503, body = Problem)),
+)]
+pub(super) async fn attach(
+    State(api): State<Api>,
+    principal: Principal,
+    Path(id): Path<String>,
+    mut params: Params,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let id: SessionId = extract::id(&id, "session_not_found", "session")?;
+    let mode = params.read("mode", "rw or ro", |text| match text {
+        "rw" => Some(ViewerMode::Rw),
+        "ro" => Some(ViewerMode::Ro),
+        _ => None,
+    });
+    let catchup = params.read("catchup", "screen or bytes", |text| match text {
+        "screen" => Some(Catchup::Screen),
+        "bytes" => Some(Catchup::Bytes),
+        _ => None,
+    });
+    let from = params.read("from", "SPAWN:OFFSET, two numbers", read_from).unwrap_or(From::Fresh);
+    params.finish()?;
+    let mode = mode.unwrap_or(ViewerMode::Rw);
+    policy::allow(&principal, if mode == ViewerMode::Rw { Verb::Type } else { Verb::View }, Resource::Session)?;
+    let record = sessions::get(&api.plane, &principal, id).await?;
+    if !api.plane.reachable(&record) {
+        return Err(DomainError::HostUnreachable.into());
+    }
+    let (mut parts, _) = request.into_parts();
+    let upgrade = Upgrade::check(&mut parts, SUBPROTOCOL)?;
+    // Written before it opens: a terminal that nobody can account for is not opened.
+    let entry = audit::of_session(&principal, "terminal.attach", id, json!({ "mode": mode }));
+    api.plane.store.audit(Scope::Tenant(principal.tenant()), entry, None).await?;
+    let attach =
+        Attach { mode, catchup: catchup.unwrap_or_default(), from, socket: api.plane.sockets.enter(principal.credential_hash()) };
+    let (answer, pending) = upgrade.accept();
+    let plane = api.plane.clone();
+    api.plane.tasks.spawn("viewer", OnEnd::Continue, async move {
+        let Some((stream, read)) = pending.connection().await else { return };
+        let socket = ViewerSocket::new(stream, read).await;
+        relay::run(plane, record, attach, socket).await;
+    });
+    Ok(answer)
+}
+
+fn read_from(text: &str) -> Option<From> {
+    let (spawn, offset) = text.split_once(':')?;
+    let spawn = spawn.parse().ok().filter(|spawn| *spawn > 0)?;
+    Some(From::At(spawn, offset.parse().ok()?))
+}

@@ -1,0 +1,183 @@
+//! Configuration: flags, environment (`AGENTAPI_CONTROLPLANE_<FLAG>`) and a TOML file, in this order. Every mistake is reported at once.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use agentapi_shared::runtime::LogFormat;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:3284";
+
+/// The control plane of AgentAPI.
+#[derive(Debug, Parser)]
+#[command(name = "agentapi-controlplane", version)]
+pub struct Cli {
+    /// What to do; without one it serves.
+    #[command(subcommand)]
+    pub command: Option<Verb>,
+    /// How.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Things to do other than to serve.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+/// Options as given; what is absent may be in the file.
+#[derive(Debug, Default, Args)]
+pub struct Options {
+    /// TOML file with the same keys.
+    #[arg(long, env = "AGENTAPI_CONTROLPLANE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Address to serve on; port 0 takes a free one.
+    #[arg(long, value_name = "HOST:PORT", env = "AGENTAPI_CONTROLPLANE_LISTEN")]
+    pub listen: Option<String>,
+    /// Directory of the database.
+    #[arg(long, value_name = "DIR", env = "AGENTAPI_CONTROLPLANE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the admin's url and token are kept; made at the first start.
+    #[arg(long, value_name = "PATH", env = "AGENTAPI_CONTROLPLANE_CREDENTIALS_FILE")]
+    pub credentials_file: Option<PathBuf>,
+    /// Where the local host's url and token are kept; made at the first start.
+    #[arg(long, value_name = "PATH", env = "AGENTAPI_CONTROLPLANE_HOST_CREDENTIAL_FILE")]
+    pub host_credential_file: Option<PathBuf>,
+    /// End when this process ends.
+    #[arg(long, value_name = "PID", env = "AGENTAPI_CONTROLPLANE_EXIT_WITH_PARENT")]
+    pub exit_with_parent: Option<i32>,
+    /// How log lines are written.
+    #[arg(long, value_enum, env = "AGENTAPI_CONTROLPLANE_LOG_FORMAT")]
+    pub log_format: Option<LogFormatName>,
+    /// What is logged, such as `info` or `agentapi_controlplane=debug`.
+    #[arg(long, env = "AGENTAPI_CONTROLPLANE_LOG_FILTER")]
+    pub log_filter: Option<String>,
+    /// Check the configuration and end.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// See [`LogFormat`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormatName {
+    /// For people.
+    Text,
+    /// For collectors.
+    Json,
+}
+
+/// The same keys in a file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<String>,
+    data_dir: Option<PathBuf>,
+    credentials_file: Option<PathBuf>,
+    host_credential_file: Option<PathBuf>,
+    log_format: Option<LogFormatName>,
+    log_filter: Option<String>,
+}
+
+/// A configuration that can be served with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Address to serve on.
+    pub listen: SocketAddr,
+    /// Directory of the database.
+    pub data_dir: PathBuf,
+    /// The admin's credentials; none: not written.
+    pub credentials_file: Option<PathBuf>,
+    /// The local host's credential; none: not written.
+    pub host_credential_file: Option<PathBuf>,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_filter: String,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("configuration: {}", .0.join("; "))]
+pub struct ConfigError(Vec<String>);
+
+impl Config {
+    /// Puts the sources together. `read` gives the text of a file.
+    pub fn resolve(
+        options: Options,
+        read: impl FnOnce(&std::path::Path) -> std::io::Result<String>,
+    ) -> Result<Self, ConfigError> {
+        let mut mistakes = Vec::new();
+        let file = options.config.as_deref().map_or_else(File::default, |path| {
+            let text = read(path).map_err(|error| format!("config {}: {error}", path.display()));
+            let parsed = text.and_then(|text| {
+                toml::from_str(&text).map_err(|error| format!("config {}: {}", path.display(), error.message()))
+            });
+            parsed.unwrap_or_else(|mistake| {
+                mistakes.push(mistake);
+                File::default()
+            })
+        });
+        let listen = options.listen.or(file.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
+        let listen = loopback(&listen).map_err(|mistake| mistakes.push(mistake)).ok();
+        let data_dir = options.data_dir.or(file.data_dir);
+        if data_dir.is_none() {
+            mistakes.push("data-dir: required".to_owned());
+        }
+        let format = options.log_format.or(file.log_format).unwrap_or(LogFormatName::Text);
+        let (Some(listen), Some(data_dir), true) = (listen, data_dir, mistakes.is_empty()) else {
+            return Err(ConfigError(mistakes));
+        };
+        Ok(Self {
+            listen,
+            data_dir,
+            credentials_file: options.credentials_file.or(file.credentials_file),
+            host_credential_file: options.host_credential_file.or(file.host_credential_file),
+            log_format: if format == LogFormatName::Json { LogFormat::Json } else { LogFormat::Text },
+            log_filter: options.log_filter.or(file.log_filter).unwrap_or_else(|| "info".to_owned()),
+        })
+    }
+}
+
+/// Tokens and terminals must not cross a network in the clear, so only loopback is served.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses = text.to_socket_addrs().map_err(|error| format!("listen {text}: {error}; expected HOST:PORT"))?;
+    let address = addresses.next().ok_or_else(|| format!("listen {text}: no such host"))?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "listen {text}: not a loopback address; without TLS only 127.0.0.1 and ::1 are served, use an SSH tunnel to reach it from elsewhere"
+        ));
+    }
+    Ok(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(file: &str, change: impl FnOnce(&mut Options)) -> Result<Config, ConfigError> {
+        let mut options = Options { config: Some("/c.toml".into()), ..Options::default() };
+        change(&mut options);
+        Config::resolve(options, |_| Ok(file.to_owned()))
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let config = resolve("data_dir = '/a'\nlisten = '127.0.0.1:1'", |_| {}).unwrap();
+        assert_eq!((config.listen.port(), config.data_dir), (1, "/a".into()));
+        let config = resolve("data_dir = '/a'\nlisten = '127.0.0.1:1'", |o| o.listen = Some("[::1]:0".to_owned()));
+        assert_eq!(config.unwrap().listen.port(), 0);
+        assert_eq!(resolve("data_dir = '/a'", |_| {}).unwrap().listen.to_string(), DEFAULT_LISTEN);
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let error = resolve("listen = '0.0.0.0:1'", |_| {}).unwrap_err().to_string();
+        assert!(error.contains("not a loopback") && error.contains("data-dir"), "{error}");
+        assert!(resolve("lisen = 1", |_| {}).unwrap_err().to_string().contains("lisen"));
+        assert!(resolve("data_dir = '/a'\nlisten = 'x'", |_| {}).is_err());
+    }
+}

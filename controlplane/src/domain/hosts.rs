@@ -1,0 +1,18 @@
+//! Hosts as callers see them, and where a session is placed.
+
+use agentapi_shared::api::Host;
+
+use crate::store::records::HostRecord;
+
+/// A host for a caller.
+#[must_use]
+pub fn present(record: HostRecord, connected: bool) -> Host {
+    Host {
+        id: record.id,
+        connected,
+        last_seen_at: record.last_seen_at,
+        version: record.version,
+        facts: record.facts,
+        sessions_running: record.sessions_running,
+    }
+}

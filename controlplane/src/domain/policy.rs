@@ -1,0 +1,139 @@
+//! The one function that decides who may do what. Every handler asks it, and what it does not name is refused.
+//!
+//! Rights on a session are separate verbs: who may type may not thereby stop it. Rows of another organisation are never reached at
+//! all (the store answers as if they did not exist), so policy speaks only of roles within one.
+
+use crate::store::records::{TenantContext, UserHolder};
+
+use super::DomainError;
+
+/// Who acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The person.
+    pub holder: UserHolder,
+    /// How they proved it.
+    pub credential: Credential,
+}
+
+/// How a caller proved who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A token; its hash.
+    Token(String),
+    /// A browser session; the hash of its cookie.
+    Browser(String),
+}
+
+impl Principal {
+    /// In whose name rows are reached.
+    #[must_use]
+    pub fn tenant(&self) -> TenantContext {
+        TenantContext { org: self.holder.org, user: self.holder.user }
+    }
+
+    /// The channel, as the audit trail names it.
+    #[must_use]
+    pub fn channel(&self) -> &'static str {
+        match self.credential {
+            Credential::Token(_) => "api",
+            Credential::Browser(_) => "web",
+        }
+    }
+
+    /// Hash of the credential: what is revoked when it is.
+    #[must_use]
+    pub fn credential_hash(&self) -> &str {
+        match &self.credential {
+            Credential::Token(hash) | Credential::Browser(hash) => hash,
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// See records, screens and terminals.
+    View,
+    /// Write to a terminal, or set its size.
+    Type,
+    /// Answer an agent's questions.
+    Approve,
+    /// Read and write files of a workspace.
+    Files,
+    /// Run commands beside the agent.
+    Shell,
+    /// Create, change, stop, restart, purge.
+    Manage,
+    /// Make credentials for oneself.
+    Login,
+}
+
+/// To what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// A session of the caller's organisation.
+    Session,
+    /// A host that the organisation may use.
+    Host,
+    /// The list of agents.
+    Agent,
+    /// The caller's own account.
+    Account,
+}
+
+/// Allows or refuses.
+pub fn allow(principal: &Principal, verb: Verb, resource: Resource) -> Result<(), DomainError> {
+    let role = principal.holder.role.as_str();
+    let allowed = match (resource, verb) {
+        (Resource::Session, Verb::View) => matches!(role, "owner" | "admin" | "member" | "viewer" | "auditor"),
+        (Resource::Session, Verb::Type | Verb::Approve | Verb::Files | Verb::Shell | Verb::Manage) => {
+            matches!(role, "owner" | "admin" | "member")
+        }
+        (Resource::Host | Resource::Agent, Verb::View) => matches!(role, "owner" | "admin" | "member" | "viewer" | "auditor"),
+        (Resource::Host, Verb::Manage) => matches!(role, "owner" | "admin"),
+        (Resource::Account, Verb::View | Verb::Login) => true,
+        _ => false,
+    };
+    if allowed { Ok(()) } else { Err(DomainError::Forbidden) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN};
+
+    fn with_role(role: &str) -> Principal {
+        let holder = UserHolder {
+            user: LOCAL_ADMIN,
+            org: DEFAULT_ORG,
+            name: "someone".to_owned(),
+            organization: "default".to_owned(),
+            role: role.to_owned(),
+        };
+        Principal { holder, credential: Credential::Token("hash".to_owned()) }
+    }
+
+    #[test]
+    fn each_role_may_do_what_its_row_says_and_nothing_else() {
+        const SESSION_VERBS: [Verb; 6] = [Verb::View, Verb::Type, Verb::Approve, Verb::Files, Verb::Shell, Verb::Manage];
+        let table = [
+            ("owner", "yyyyyy"),
+            ("admin", "yyyyyy"),
+            ("member", "yyyyyy"),
+            ("viewer", "ynnnnn"),
+            ("auditor", "ynnnnn"),
+            ("", "nnnnnn"),
+            ("root", "nnnnnn"),
+        ];
+        for (role, expected) in table {
+            let found: String = SESSION_VERBS
+                .iter()
+                .map(|verb| if allow(&with_role(role), *verb, Resource::Session).is_ok() { 'y' } else { 'n' })
+                .collect();
+            assert_eq!(found, expected, "{role}");
+        }
+        assert!(allow(&with_role("member"), Verb::Manage, Resource::Host).is_err());
+        assert!(allow(&with_role("owner"), Verb::Shell, Resource::Agent).is_err());
+    }
+}

@@ -1,0 +1,286 @@
+//! What callers do with sessions. Each change is computed by `rules` from a record and written only if the record is still the same.
+
+pub mod rules;
+
+use std::collections::BTreeMap;
+
+use agentapi_shared::api::{
+    CreateSession, InputWritten, RestartSession, ScreenFormat, ScreenResponse, Session, UpdateSession,
+};
+use agentapi_shared::link::{Command, CommandResult};
+use agentapi_shared::{SessionId, SpawnState, WindowSize};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::policy::{self, Principal, Resource, Verb};
+use super::{DomainError, audit, validate};
+use crate::clock;
+use crate::plane::Plane;
+use crate::store::records::{
+    AuditEntry, IdempotencyKey, NewSession, SessionChange, SessionFilter, SessionRecord, StopRequest,
+};
+use crate::store::{Created, Scope, StoreError};
+
+/// How often a change is computed again because another came in between; each round means that someone else got on.
+const CHANGE_ATTEMPTS_MAX: u32 = 32;
+
+/// What came of a create.
+#[derive(Debug)]
+pub enum CreateOutcome {
+    /// The session.
+    Made(Box<SessionRecord>),
+    /// The answer given before.
+    Replayed {
+        /// HTTP status of that time.
+        status: u16,
+        /// JSON of that time.
+        body: String,
+    },
+}
+
+/// Makes a session and has it started.
+pub async fn create(
+    plane: &Plane,
+    principal: &Principal,
+    request: CreateSession,
+    key: Option<IdempotencyKey>,
+) -> Result<CreateOutcome, DomainError> {
+    policy::allow(principal, Verb::Manage, Resource::Session)?;
+    let names: Vec<&str> = plane.agents.iter().map(|agent| agent.name.as_str()).collect();
+    validate::create(&request, &names)?;
+    let id = SessionId::generate();
+    let has_env = !request.env.is_empty();
+    let new = NewSession {
+        id,
+        at: clock::now(),
+        name: request.name,
+        labels: request.labels,
+        agent: request.agent,
+        command: request.command,
+        args: request.args,
+        size: request.size.unwrap_or_default(),
+        workspace: request.workspace.unwrap_or_default(),
+        has_env,
+    };
+    // Kept before the row is written: whoever sees the row finds the environment.
+    plane.fleet.keep_environment(id, request.env)?;
+    let entry = audit::of_session(principal, "session.create", id, json!({ "agent": new.agent }));
+    let created = plane.store.create_session(principal.tenant(), new, key, entry).await;
+    match created {
+        Ok(Created::New(record)) => {
+            plane.publish(&record);
+            plane.fleet.settle_soon(&record);
+            Ok(CreateOutcome::Made(record))
+        }
+        Ok(Created::Seen(replay)) => {
+            plane.fleet.drop_environment(id);
+            replayed(replay).map(|(status, body)| CreateOutcome::Replayed { status, body })
+        }
+        Err(error) => {
+            plane.fleet.drop_environment(id);
+            Err(error.into())
+        }
+    }
+}
+
+/// The answer of a request that was done before; any other past of the key is an error.
+pub fn replayed(replay: crate::store::records::Replay) -> Result<(u16, String), DomainError> {
+    match replay {
+        crate::store::records::Replay::Done { status, body } => Ok((status, body)),
+        other => Err(DomainError::Idempotency(other)),
+    }
+}
+
+/// One session.
+pub async fn get(plane: &Plane, principal: &Principal, id: SessionId) -> Result<SessionRecord, DomainError> {
+    policy::allow(principal, Verb::View, Resource::Session)?;
+    plane.store.session(Scope::Tenant(principal.tenant()), id).await.map_err(DomainError::of_session)
+}
+
+/// A page of sessions, and where the next begins.
+pub async fn list(
+    plane: &Plane,
+    principal: &Principal,
+    mut filter: SessionFilter,
+) -> Result<(Vec<Session>, Option<SessionId>), DomainError> {
+    policy::allow(principal, Verb::View, Resource::Session)?;
+    let limit = filter.limit as usize;
+    // One more than asked for tells whether there is a next page.
+    filter.limit += 1;
+    let mut records = plane.store.sessions(principal.tenant(), filter).await?;
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let next = if more { records.last().map(|record| record.id) } else { None };
+    Ok((records.iter().map(|record| plane.present(record)).collect(), next))
+}
+
+/// Changes name and labels.
+pub async fn update(
+    plane: &Plane,
+    principal: &Principal,
+    id: SessionId,
+    request: UpdateSession,
+) -> Result<SessionRecord, DomainError> {
+    policy::allow(principal, Verb::Manage, Resource::Session)?;
+    validate::update(&request)?;
+    let entry = audit::of_session(principal, "session.update", id, json!({}));
+    change(plane, Scope::Tenant(principal.tenant()), id, Some(entry), |_| {
+        Ok(Some(SessionChange { name: request.name.clone(), labels: request.labels.clone(), ..SessionChange::default() }))
+    })
+    .await
+}
+
+/// Stops a session, and removes it if `purge`. Doing it again is fine.
+pub async fn stop(
+    plane: &Plane,
+    principal: &Principal,
+    id: SessionId,
+    request: StopRequest,
+    purge: bool,
+) -> Result<SessionRecord, DomainError> {
+    policy::allow(principal, Verb::Manage, Resource::Session)?;
+    let action = if purge { "session.purge_requested" } else { "session.stop" };
+    let detail = json!({ "force": request.force, "grace_ms": request.grace_ms });
+    let entry = audit::of_session(principal, action, id, detail);
+    let record = change(plane, Scope::Tenant(principal.tenant()), id, Some(entry), |record| {
+        Ok(rules::stop(record, request, purge, clock::now()))
+    })
+    .await?;
+    plane.fleet.settle_soon(&record);
+    Ok(record)
+}
+
+/// Starts a new spawn in the same session.
+pub async fn restart(
+    plane: &Plane,
+    principal: &Principal,
+    id: SessionId,
+    request: RestartSession,
+) -> Result<SessionRecord, DomainError> {
+    policy::allow(principal, Verb::Manage, Resource::Session)?;
+    let entry = audit::of_session(principal, "session.restart", id, json!({ "stop": request.stop }));
+    let record = change(plane, Scope::Tenant(principal.tenant()), id, Some(entry), |record| {
+        if record.purging {
+            return Err(conflict("session_purging", "this session is being purged"));
+        }
+        if record.spawns.len() >= rules::SPAWNS_MAX {
+            return Err(conflict("too_many_spawns", "this session has been restarted too often; create a new one"));
+        }
+        if let Some(next) = rules::next_spawn(record) {
+            return Ok(Some(next));
+        }
+        if !request.stop {
+            let detail = "the newest spawn still lives; pass {\"stop\":true} to stop it first";
+            return Err(conflict("session_running", detail));
+        }
+        let stop = StopRequest { grace_ms: agentapi_shared::api::STOP_GRACE_MS, force: false };
+        let stopped = rules::stop(record, stop, false, clock::now()).unwrap_or_default();
+        if stopped.spawn.as_ref().is_some_and(|spawn| spawn.state.is_ended()) {
+            // It was never started: there is nothing to wait for.
+            return Err(conflict("session_pending", "the newest spawn was not started yet"));
+        }
+        Ok(Some(SessionChange { restarting: Some(true), ..stopped }))
+    })
+    .await?;
+    plane.fleet.settle_soon(&record);
+    Ok(record)
+}
+
+fn conflict(code: &'static str, detail: &str) -> DomainError {
+    DomainError::Conflict { code, detail: detail.to_owned() }
+}
+
+/// Computes a change from the record until it is written on the record it was computed from, and tells everyone.
+pub async fn change(
+    plane: &Plane,
+    scope: Scope,
+    id: SessionId,
+    entry: Option<AuditEntry>,
+    rule: impl Fn(&SessionRecord) -> Result<Option<SessionChange>, DomainError>,
+) -> Result<SessionRecord, DomainError> {
+    for _ in 0..CHANGE_ATTEMPTS_MAX {
+        let record = plane.store.session(scope, id).await.map_err(DomainError::of_session)?;
+        let Some(change) = rule(&record)? else { return Ok(record) };
+        match plane.store.update_session(scope, id, record.revision, change, entry.clone(), None).await {
+            Ok(record) => {
+                plane.publish(&record);
+                return Ok(record);
+            }
+            Err(StoreError::Stale) => {}
+            Err(other) => return Err(DomainError::of_session(other)),
+        }
+    }
+    Err(DomainError::Busy("too many changes of this session at once"))
+}
+
+/// The screen of a spawn; of the newest if none is named.
+pub async fn screen(
+    plane: &Plane,
+    principal: &Principal,
+    id: SessionId,
+    spawn: Option<u32>,
+    format: ScreenFormat,
+    scrollback: u32,
+) -> Result<ScreenResponse, DomainError> {
+    let record = get(plane, principal, id).await?;
+    let spawn = spawn.unwrap_or_else(|| record.spawn());
+    let known = record.spawns.iter().find(|known| known.number == spawn).ok_or(DomainError::SpawnNotFound(spawn))?;
+    if !known.accepted {
+        return Err(conflict("session_not_started", "this spawn has no screen: no host has started it"));
+    }
+    match plane.fleet.command(&record, Command::Screen { spawn, format, scrollback }).await? {
+        CommandResult::Screen(screen) => Ok(*screen),
+        _ => Err(DomainError::HostTimeout),
+    }
+}
+
+/// Types into the newest spawn.
+pub async fn input(
+    plane: &Plane,
+    principal: &Principal,
+    id: SessionId,
+    bytes: Vec<u8>,
+) -> Result<InputWritten, DomainError> {
+    policy::allow(principal, Verb::Type, Resource::Session)?;
+    let record = get(plane, principal, id).await?;
+    must_run(&record)?;
+    let entry = audit::of_session(principal, "session.input", id, json!({ "bytes": bytes.len() }));
+    plane.store.audit(Scope::Tenant(principal.tenant()), entry, None).await?;
+    let command = Command::Input { spawn: record.spawn(), bytes_base64: STANDARD.encode(&bytes) };
+    match plane.fleet.command(&record, command).await? {
+        CommandResult::Written { written, offset } => Ok(InputWritten { written, offset }),
+        _ => Err(DomainError::HostTimeout),
+    }
+}
+
+/// Sets the size of the terminal.
+pub async fn resize(
+    plane: &Plane,
+    principal: &Principal,
+    id: SessionId,
+    size: WindowSize,
+) -> Result<SessionRecord, DomainError> {
+    policy::allow(principal, Verb::Type, Resource::Session)?;
+    let record = get(plane, principal, id).await?;
+    must_run(&record)?;
+    plane.fleet.command(&record, Command::Resize { spawn: record.spawn(), size }).await?;
+    let entry = audit::of_session(principal, "session.resize", id, json!({ "size": size }));
+    change(plane, Scope::Tenant(principal.tenant()), id, Some(entry), |record| {
+        Ok((record.size != size).then(|| SessionChange { size: Some(size), ..SessionChange::default() }))
+    })
+    .await
+}
+
+fn must_run(record: &SessionRecord) -> Result<(), DomainError> {
+    match record.state() {
+        SpawnState::Running | SpawnState::Stopping => Ok(()),
+        other => Err(DomainError::Conflict {
+            code: "session_not_running",
+            detail: format!("this session is {}: nothing reads its terminal", other.as_str()),
+        }),
+    }
+}
+
+/// Environments by session; see [`crate::fleet`].
+pub type Environment = BTreeMap<String, String>;

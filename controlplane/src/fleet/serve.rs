@@ -1,0 +1,290 @@
+//! Serving one link: the socket task, which never waits for the store, and the ledger task, which stores what the host says in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentapi_shared::HostId;
+use agentapi_shared::frame::{FrameError, FrameType, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX};
+use agentapi_shared::link::{DEAD_SECONDS, HostHello, HostMessage, PROTOCOL, PlaneMessage, TEXT_BYTES_MAX};
+use agentapi_shared::runtime::OnEnd;
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tracing::{debug, info, warn};
+
+use super::link::Outgoing;
+use super::{Drive, Link, drive, reconcile};
+use crate::clock;
+use crate::domain::audit;
+use crate::plane::Plane;
+use crate::store::StoreError;
+
+/// Reports and outbox items that wait for the store. Overflow: the link is closed; the host sends them again when it comes back.
+const LEDGER_MAX: usize = 16 * 1024;
+
+/// Messages taken from the queue before the socket is flushed.
+const BATCH_MAX: usize = 64;
+
+/// Buffers of a link: one per host, so larger than a viewer's.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How the WebSocket of a link is set up.
+#[must_use]
+pub fn socket_config() -> WebSocketConfig {
+    let largest = TEXT_BYTES_MAX.max(HEADER_BYTES + PAYLOAD_BYTES_MAX);
+    WebSocketConfig::default()
+        .read_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(BUFFER_BYTES)
+        .max_write_buffer_size(2 * TEXT_BYTES_MAX)
+        .max_message_size(Some(largest))
+        .max_frame_size(Some(largest))
+}
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+enum LinkEnd {
+    #[error("the host closed it")]
+    Closed,
+    #[error("nothing was heard for {DEAD_SECONDS} s")]
+    Dead,
+    #[error("it was closed here: replaced, overflowed or shut down")]
+    ClosedHere,
+    #[error("the first message was not a hello")]
+    NoHello,
+    #[error("the host speaks protocol {0}, this program {PROTOCOL}")]
+    Protocol(u32),
+    #[error("a message could not be read")]
+    Malformed(#[source] serde_json::Error),
+    #[error("a frame could not be read")]
+    Frame(#[source] FrameError),
+    #[error("the socket failed")]
+    Socket(#[source] SocketError),
+    #[error("the store did not answer")]
+    Store(#[source] StoreError),
+}
+
+impl LinkEnd {
+    fn close_frame(&self) -> CloseFrame {
+        let code = match self {
+            Self::NoHello | Self::Protocol(_) | Self::Malformed(_) | Self::Frame(_) => CloseCode::Protocol,
+            Self::Socket(SocketError::Capacity(_)) => CloseCode::Size,
+            _ => CloseCode::Away,
+        };
+        CloseFrame { code, reason: self.to_string().into() }
+    }
+}
+
+/// Serves the link of `host` until it ends.
+pub async fn serve<S>(plane: Arc<Plane>, host: HostId, mut socket: S)
+where
+    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin + Send,
+{
+    let end = match greet(&plane, host, &mut socket).await {
+        Ok((link, outgoing, hello)) => {
+            let end = connected(&plane, &link, outgoing, hello, &mut socket).await;
+            link.abandon();
+            if plane.fleet.disconnect(&link) {
+                reconcile::host_went(&plane, host).await;
+            }
+            end
+        }
+        Err(end) => end,
+    };
+    info!(host.id = %host, reason = &end as &dyn std::error::Error, "link closed");
+    // The other side may be gone: saying goodbye is a courtesy with a limit.
+    let goodbye = async {
+        // Either may fail on a dead socket; nothing follows from it.
+        let _sent = socket.send(Message::Close(Some(end.close_frame()))).await;
+        let _closed = socket.close().await;
+    };
+    let _in_time = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
+}
+
+/// Reads the hello and answers it.
+async fn greet<S>(
+    plane: &Arc<Plane>,
+    host: HostId,
+    socket: &mut S,
+) -> Result<(Arc<Link>, mpsc::Receiver<Outgoing>, HostHello), LinkEnd>
+where
+    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
+{
+    let deadline = Instant::now() + Duration::from_secs(DEAD_SECONDS);
+    let mut unflushed = false;
+    let text = loop {
+        let received = tokio::time::timeout_at(deadline, drive(socket, &mut unflushed)).await;
+        match received.map_err(|_| LinkEnd::Dead)? {
+            Drive::Received(Some(Ok(Message::Text(text)))) => break text,
+            Drive::Flushed | Drive::Received(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
+            Drive::Received(Some(Ok(_))) => return Err(LinkEnd::NoHello),
+            Drive::Received(Some(Err(error))) => return Err(LinkEnd::Socket(error)),
+            Drive::Received(None) => return Err(LinkEnd::Closed),
+        }
+    };
+    let HostMessage::Hello(hello) = serde_json::from_str(&text).map_err(LinkEnd::Malformed)? else {
+        return Err(LinkEnd::NoHello);
+    };
+    // One release either way is spoken; there has been one so far.
+    if hello.protocol != PROTOCOL {
+        return Err(LinkEnd::Protocol(hello.protocol));
+    }
+    let mut record = plane.store.host(host).await.map_err(LinkEnd::Store)?;
+    record.version = Some(hello.version.clone());
+    record.facts = Some(hello.facts.clone());
+    record.last_seen_at = Some(clock::now());
+    let entry = audit::of_host(host, "host.connected", None, json!({ "version": hello.version }));
+    let org = record.org;
+    let running = u64::from(record.sessions_running);
+    plane.store.host_connected(record, entry).await.map_err(LinkEnd::Store)?;
+    let (link, outgoing) = Link::new(host, org, hello.facts.boot_id.clone(), running);
+    link.send(PlaneMessage::Welcome { host });
+    info!(host.id = %host, version = %hello.version, spawns = hello.inventory.len(), "link opened");
+    Ok((link, outgoing, *hello))
+}
+
+/// Starts the ledger and moves messages until the link ends.
+async fn connected<S>(
+    plane: &Arc<Plane>,
+    link: &Arc<Link>,
+    outgoing: mpsc::Receiver<Outgoing>,
+    hello: HostHello,
+    socket: &mut S,
+) -> LinkEnd
+where
+    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
+{
+    let (ledger, entries) = mpsc::channel(LEDGER_MAX);
+    let work = reconcile::keep_ledger(plane.clone(), link.clone(), hello.inventory, entries);
+    plane.tasks.spawn("link ledger", OnEnd::Continue, work);
+    let shutdown = plane.tasks.cancelled();
+    match pump(link, outgoing, &ledger, socket, &shutdown).await {
+        Ok(()) => LinkEnd::Closed,
+        Err(end) => end,
+    }
+}
+
+async fn pump<S>(
+    link: &Arc<Link>,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    ledger: &mpsc::Sender<HostMessage>,
+    socket: &mut S,
+    shutdown: &tokio_util::sync::CancellationToken,
+) -> Result<(), LinkEnd>
+where
+    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
+{
+    let dead_after = Duration::from_secs(DEAD_SECONDS);
+    let closed = link.closed();
+    let mut unflushed = false;
+    let mut heard = Instant::now();
+    let dead = tokio::time::sleep_until(heard + dead_after);
+    tokio::pin!(dead);
+    loop {
+        tokio::select! {
+            driven = drive(socket, &mut unflushed) => match driven {
+                Drive::Flushed => {}
+                Drive::Received(Some(Ok(message))) => {
+                    heard = Instant::now();
+                    if !receive(link, ledger, message)? {
+                        return Ok(());
+                    }
+                }
+                Drive::Received(Some(Err(error))) => return Err(LinkEnd::Socket(error)),
+                Drive::Received(None) => return Ok(()),
+            },
+            // While the kernel does not take what is written, nothing more is taken from the queue.
+            first = outgoing.recv(), if !unflushed => {
+                let Some(first) = first else { return Err(LinkEnd::ClosedHere) };
+                write(socket, first, &mut outgoing).await?;
+                unflushed = true;
+            }
+            () = &mut dead => {
+                if heard.elapsed() >= dead_after {
+                    return Err(LinkEnd::Dead);
+                }
+                dead.as_mut().reset(heard + dead_after);
+            }
+            () = closed.cancelled() => return Err(LinkEnd::ClosedHere),
+            () = shutdown.cancelled() => return Err(LinkEnd::ClosedHere),
+        }
+    }
+}
+
+async fn write<S>(socket: &mut S, first: Outgoing, queue: &mut mpsc::Receiver<Outgoing>) -> Result<(), LinkEnd>
+where
+    S: Sink<Message, Error = SocketError> + Unpin,
+{
+    let mut next = Some(first);
+    for _ in 0..BATCH_MAX {
+        let Some(outgoing) = next else { break };
+        let message = match outgoing {
+            Outgoing::Frame(frame) => Message::Binary(frame),
+            Outgoing::Message(message) => {
+                Message::Text(serde_json::to_string(&message).map_err(LinkEnd::Malformed)?.into())
+            }
+        };
+        socket.feed(message).await.map_err(LinkEnd::Socket)?;
+        next = queue.try_recv().ok();
+    }
+    if let Some(last) = next {
+        // Taken from the queue by the last round.
+        Box::pin(write(socket, last, queue)).await?;
+    }
+    Ok(())
+}
+
+/// Takes one message. Tells whether the link goes on.
+fn receive(link: &Link, ledger: &mpsc::Sender<HostMessage>, message: Message) -> Result<bool, LinkEnd> {
+    match message {
+        Message::Binary(frame) => binary(link, &frame)?,
+        Message::Text(text) => {
+            let message = match serde_json::from_str::<HostMessage>(&text) {
+                Ok(message) => message,
+                // A newer host may say things that are not known here.
+                Err(error) if is_unknown_type(&text) => {
+                    debug!(%error, "unknown message ignored");
+                    return Ok(true);
+                }
+                Err(error) => return Err(LinkEnd::Malformed(error)),
+            };
+            if let Some(kept) = link.route(message)
+                && ledger.try_send(kept).is_err()
+            {
+                warn!(host.id = %link.host(), "ledger overflowed or ended");
+                link.close();
+            }
+        }
+        Message::Close(_) => return Ok(false),
+        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+    }
+    Ok(true)
+}
+
+fn is_unknown_type(text: &str) -> bool {
+    const KNOWN: [&str; 9] = [
+        "hello", "report", "outbox", "reply", "watched", "watch_failed", "resized", "stream_ended", "input_done",
+    ];
+    #[derive(serde::Deserialize)]
+    struct Tag {
+        r#type: String,
+    }
+    serde_json::from_str::<Tag>(text).is_ok_and(|tag| !KNOWN.contains(&tag.r#type.as_str()))
+}
+
+/// The hot path: from the socket into the ring.
+fn binary(link: &Link, frame: &Bytes) -> Result<(), LinkEnd> {
+    let (header, _) = Header::parse(frame).map_err(LinkEnd::Frame)?;
+    // A stream that was just closed may still have frames under way.
+    let Some(feed) = link.feed(header.stream) else { return Ok(()) };
+    let payload = frame.slice(HEADER_BYTES..);
+    match header.frame_type {
+        FrameType::Output => feed.output(header.position, payload),
+        FrameType::Keyframe => feed.keyframe(header.position, payload),
+        FrameType::Rows | FrameType::Input => {}
+    }
+    Ok(())
+}

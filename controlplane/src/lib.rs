@@ -1,0 +1,18 @@
+//! The control plane: REST API, terminals and console for people and programs, and the store of sessions.
+//!
+//! `api` translates HTTP to `domain`, which holds the rules; `store` keeps rows; `fleet` holds the hosts' links; `relay` moves
+//! terminal bytes between links and viewers without parsing them.
+
+pub mod api;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod credentials;
+pub mod domain;
+pub mod events;
+pub mod fleet;
+pub mod plane;
+pub mod relay;
+pub mod server;
+pub mod sockets;
+pub mod store;

@@ -1,0 +1,96 @@
+//! What one running control plane consists of, and how a change is told to everyone who watches.
+
+use std::sync::{Arc, Weak};
+
+use agentapi_shared::SessionId;
+use agentapi_shared::agent::AgentManifest;
+use agentapi_shared::api::{Host, ServerEvent, Session};
+use agentapi_shared::runtime::TaskGroup;
+
+use crate::domain::{hosts, sessions};
+use crate::events::Events;
+use crate::fleet::Fleet;
+use crate::relay::Hubs;
+use crate::sockets::Sockets;
+use crate::store::Store;
+use crate::store::records::{HostRecord, SessionRecord};
+
+/// The parts, each of which owns its own state.
+#[derive(Debug)]
+pub struct Plane {
+    /// What outlives the process.
+    pub store: Arc<dyn Store>,
+    /// Connected hosts.
+    pub fleet: Fleet,
+    /// The event stream.
+    pub events: Events,
+    /// Watched sessions.
+    pub hubs: Hubs,
+    /// Live sockets by credential.
+    pub sockets: Sockets,
+    /// The agents of this release.
+    pub agents: Vec<AgentManifest>,
+    /// Tasks of connections, links and jobs.
+    pub tasks: TaskGroup,
+}
+
+impl Plane {
+    /// A control plane without connections.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, agents: Vec<AgentManifest>, tasks: TaskGroup) -> Arc<Self> {
+        Arc::new_cyclic(|plane: &Weak<Self>| Self {
+            store,
+            fleet: Fleet::new(plane.clone()),
+            events: Events::new(),
+            hubs: Hubs::default(),
+            sockets: Sockets::default(),
+            agents,
+            tasks,
+        })
+    }
+
+    /// A session as callers see it.
+    #[must_use]
+    pub fn present(&self, record: &SessionRecord) -> Session {
+        let manifest = self.agents.iter().find(|agent| agent.name == record.agent);
+        sessions::rules::present(record, self.reachable(record), manifest.map(|agent| agent.command.as_slice()))
+    }
+
+    /// A host as callers see it.
+    #[must_use]
+    pub fn present_host(&self, record: HostRecord) -> Host {
+        let connected = self.fleet.link(record.id).is_some();
+        hosts::present(record, connected)
+    }
+
+    /// Whether the host that holds a session is connected; true for one that is placed nowhere.
+    #[must_use]
+    pub fn reachable(&self, record: &SessionRecord) -> bool {
+        record.host.is_none_or(|host| self.fleet.link(host).is_some())
+    }
+
+    /// Tells event subscribers and viewers how a session is now.
+    pub fn publish(&self, record: &SessionRecord) {
+        let session = Box::new(self.present(record));
+        self.events.publish_session(record.org, record.id, record.revision, &ServerEvent::Session { session });
+        self.hubs.session_changed(record, self.reachable(record));
+    }
+
+    /// Tells everyone that a session is gone.
+    pub fn publish_purged(&self, record: &SessionRecord) {
+        self.events.publish_session(record.org, record.id, u64::MAX, &ServerEvent::SessionPurged { id: record.id });
+        self.hubs.session_purged(record.id);
+    }
+
+    /// Tells event subscribers how a host is now.
+    pub fn publish_host(&self, record: HostRecord) {
+        let org = record.org;
+        let host = Box::new(self.present_host(record));
+        self.events.publish(org, &ServerEvent::Host { host });
+    }
+
+    /// The sessions whose event is of no use any more.
+    pub fn forget(&self, id: SessionId) {
+        self.fleet.drop_environment(id);
+    }
+}

@@ -1,0 +1,180 @@
+//! Binding, serving, ending in phases: stop accepting, tell viewers and hosts, wait for them under a limit.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentapi_shared::agent::{ManifestError, manifests};
+use agentapi_shared::runtime::{OnEnd, TaskGroup};
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{debug, info, warn};
+
+use crate::api::{self, Api};
+use crate::auth::{HOST_TOKEN_PREFIX, USER_TOKEN_PREFIX};
+use crate::clock;
+use crate::config::Config;
+use crate::credentials::{self, CredentialError};
+use crate::plane::Plane;
+use crate::store::records::{DEFAULT_ORG, Holder, LOCAL_ADMIN, LOCAL_HOST, UserHolder};
+use crate::store::sqlite::{OpenError, Sqlite};
+use crate::store::{Store, StoreError};
+
+/// A client that does not finish its headers is dropped.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections and links get this long to say goodbye.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
+/// After a failed accept (out of descriptors) the next try waits.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Buffer of a connection while it speaks HTTP.
+const HTTP_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error("cannot use the data directory {path}")]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The database.
+    #[error("cannot open the store")]
+    Store(#[from] OpenError),
+    /// A credential.
+    #[error("cannot keep a credential")]
+    Credential(#[from] CredentialError),
+    /// A token.
+    #[error("cannot register a token")]
+    Register(#[source] StoreError),
+    /// The embedded manifests.
+    #[error("cannot read the agents")]
+    Agents(#[from] ManifestError),
+    /// The address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A server that listens and does not yet serve.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    plane: Arc<Plane>,
+    tasks: TaskGroup,
+}
+
+impl Server {
+    /// Opens everything. Whatever can fail at start fails here.
+    pub async fn bind(config: &Config) -> Result<Self, StartError> {
+        let dir = &config.data_dir;
+        make_private(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
+        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&dir.join("controlplane.db"))?);
+        let named = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(named)?;
+        let address = listener.local_addr().map_err(named)?;
+        if let Some(path) = &config.credentials_file {
+            let token = credentials::keep(path, &format!("http://{address}"), USER_TOKEN_PREFIX)?;
+            let admin = UserHolder {
+                user: LOCAL_ADMIN,
+                org: DEFAULT_ORG,
+                name: String::new(),
+                organization: String::new(),
+                role: String::new(),
+            };
+            register(&store, token.hash(), Holder::User(admin)).await?;
+        }
+        if let Some(path) = &config.host_credential_file {
+            let url = format!("ws://{address}{}", agentapi_shared::link::PATH);
+            let token = credentials::keep(path, &url, HOST_TOKEN_PREFIX)?;
+            register(&store, token.hash(), Holder::Host(LOCAL_HOST)).await?;
+        }
+        let tasks = TaskGroup::new();
+        let plane = Plane::new(store, manifests()?, tasks.clone());
+        Ok(Self { listener, address, plane, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its parts.
+    #[must_use]
+    pub fn plane(&self) -> Arc<Plane> {
+        self.plane.clone()
+    }
+
+    /// Serves until `stop` resolves, then ends in order.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
+        let router = api::router(Api { plane: self.plane.clone(), port: self.address.port() });
+        info!(address = %self.address, "serving");
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => self.serve(stream, router.clone()),
+                    Err(error) => {
+                        warn!(%error, "accept failed");
+                        tokio::time::sleep(ACCEPT_RETRY).await;
+                    }
+                },
+                () = &mut stop => break,
+            }
+        }
+        info!("ending: viewers and hosts are told");
+        self.tasks.shutdown();
+        if !self.tasks.drain(DRAIN_GRACE).await {
+            warn!("some connections did not end in time");
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, router: Router) {
+        // Keystrokes must not wait for each other.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "nodelay not set");
+        }
+        let shutdown = self.tasks.cancelled();
+        self.tasks.spawn("connection", OnEnd::Continue, async move {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .max_buf_size(HTTP_BUFFER_BYTES)
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+                .with_upgrades();
+            tokio::pin!(connection);
+            let served = tokio::select! {
+                served = connection.as_mut() => served,
+                () = shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = served {
+                debug!(%error, "connection ended");
+            }
+        });
+    }
+}
+
+async fn register(store: &Arc<dyn Store>, hash: String, holder: Holder) -> Result<(), StartError> {
+    store.register_token(hash, holder, clock::now()).await.map_err(StartError::Register)
+}
+
+/// The database holds what only its owner may read.
+fn make_private(dir: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}

@@ -1,0 +1,142 @@
+//! The store: what must outlive the process, behind one trait.
+//!
+//! Each method is one atomic operation that takes in whose name it acts and, if it changes something, the audit entry; no transaction
+//! leaves it. It holds no rules: a change is computed by `domain` from a record and applied only if the record is still at that revision.
+//! An answered write survives a kill of the process.
+
+pub mod records;
+pub mod sqlite;
+
+use agentapi_shared::{HostId, SessionId};
+use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
+
+use records::{
+    AuditEntry, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter, SessionRecord,
+    TenantContext, UserHolder,
+};
+
+/// The answer of a store method.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// In whose name a row is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A tenant: rows of its organisation.
+    Tenant(TenantContext),
+    /// A host: sessions placed on it.
+    Host(HostId),
+    /// The control plane itself, in a job that has no caller.
+    System,
+}
+
+/// Why the store did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No such row for this scope.
+    #[error("no such row")]
+    NotFound,
+    /// The record is no longer at the revision that the change was computed from.
+    #[error("the record changed meanwhile")]
+    Stale,
+    /// The database cannot be reached or does not answer as it should.
+    #[error("the store is not available")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What came of a request to create a session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Created {
+    /// It was made.
+    New(Box<SessionRecord>),
+    /// The idempotency key was seen before; nothing was made.
+    Seen(Replay),
+}
+
+/// A number of a host's outbox, recorded as seen in the transaction of its effect.
+pub type OutboxSeen = Option<(HostId, u64)>;
+
+/// See the module.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Makes a session with its first spawn.
+    fn create_session(
+        &self,
+        tenant: TenantContext,
+        new: NewSession,
+        key: Option<IdempotencyKey>,
+        audit: AuditEntry,
+    ) -> Answer<'_, Created>;
+    /// One session.
+    fn session(&self, scope: Scope, id: SessionId) -> Answer<'_, SessionRecord>;
+    /// A page of sessions, newest first.
+    fn sessions(&self, tenant: TenantContext, filter: SessionFilter) -> Answer<'_, Vec<SessionRecord>>;
+    /// Every session that is not settled: of a host, or placed nowhere yet. Settled: its newest spawn is over and nothing more is wanted.
+    fn unsettled(&self, host: Option<HostId>) -> Answer<'_, Vec<SessionRecord>>;
+    /// Applies a change, if the record is still at `revision`.
+    fn update_session(
+        &self,
+        scope: Scope,
+        id: SessionId,
+        revision: u64,
+        change: SessionChange,
+        audit: Option<AuditEntry>,
+        seen: OutboxSeen,
+    ) -> Answer<'_, SessionRecord>;
+    /// Removes the record of a session. One that is gone already is removed.
+    fn purge_session(&self, scope: Scope, id: SessionId, audit: AuditEntry) -> Answer<'_, ()>;
+
+    /// Stores an audit entry that goes with no change here.
+    fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()>;
+
+    /// Every host that a tenant may use.
+    fn hosts(&self, tenant: TenantContext) -> Answer<'_, Vec<HostRecord>>;
+    /// One host.
+    fn host(&self, id: HostId) -> Answer<'_, HostRecord>;
+    /// What a host said of itself when it connected.
+    fn host_connected(&self, host: HostRecord, audit: AuditEntry) -> Answer<'_, ()>;
+    /// When a host was last heard of.
+    fn host_seen(&self, id: HostId, at: OffsetDateTime) -> Answer<'_, ()>;
+    /// The number up to which a host's outbox is stored.
+    fn outbox_seen(&self, id: HostId) -> Answer<'_, u64>;
+
+    /// Makes a token good for its holder. Knowing it already changes nothing.
+    fn register_token(&self, hash: String, holder: Holder, at: OffsetDateTime) -> Answer<'_, ()>;
+    /// Whose a token is.
+    fn token(&self, hash: String) -> Answer<'_, Option<Holder>>;
+    /// Stores a code for one login; removes those that are over.
+    fn create_login_code(
+        &self,
+        tenant: TenantContext,
+        hash: String,
+        expires_at: OffsetDateTime,
+        audit: AuditEntry,
+    ) -> Answer<'_, ()>;
+    /// Takes a code and makes a browser session of it; none if the code is unknown, used or over.
+    fn redeem_login_code(
+        &self,
+        code_hash: String,
+        cookie_hash: String,
+        expires_at: OffsetDateTime,
+        audit: AuditEntry,
+    ) -> Answer<'_, Option<UserHolder>>;
+    /// Whose a browser session is.
+    fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<UserHolder>>;
+    /// Ends a browser session.
+    fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()>;
+
+    /// Takes an idempotency key, or tells what became of it.
+    fn begin_idempotent(&self, tenant: TenantContext, key: IdempotencyKey, at: OffsetDateTime) -> Answer<'_, Replay>;
+    /// Stores the answer of a request.
+    fn finish_idempotent(
+        &self,
+        tenant: TenantContext,
+        key: IdempotencyKey,
+        status: u16,
+        body: String,
+    ) -> Answer<'_, ()>;
+    /// Frees a key whose request had no effect.
+    fn release_idempotent(&self, tenant: TenantContext, key: IdempotencyKey) -> Answer<'_, ()>;
+
+    /// Whether the store answers.
+    fn ping(&self) -> Answer<'_, ()>;
+}

@@ -1,0 +1,289 @@
+//! What the store keeps, as types. No rules: what may follow what is decided in `domain`.
+
+use std::collections::BTreeMap;
+
+use agentapi_shared::api::Workspace;
+use agentapi_shared::link::HostFacts;
+use agentapi_shared::{EventId, Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+/// The organisation that exists from the first migration on.
+pub const DEFAULT_ORG: OrgId = OrgId::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001);
+/// The person that exists from the first migration on.
+pub const LOCAL_ADMIN: UserId = UserId::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0002);
+/// The host that exists from the first migration on.
+pub const LOCAL_HOST: HostId = HostId::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0003);
+
+/// In whose name a tenant's rows are read and changed. Rows of another organisation do not exist for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TenantContext {
+    /// The organisation.
+    pub org: OrgId,
+    /// Who acts.
+    pub user: UserId,
+}
+
+/// One entry of the audit trail, written in the transaction of the change that it tells of.
+#[derive(Debug, Clone)]
+pub struct AuditEntry {
+    /// Its id.
+    pub id: EventId,
+    /// When.
+    pub at: OffsetDateTime,
+    /// Such as `session.create`.
+    pub action: std::borrow::Cow<'static, str>,
+    /// `api`, `web`, `link` or `system`.
+    pub channel: &'static str,
+    /// The session it is about.
+    pub session: Option<SessionId>,
+    /// The host it is about.
+    pub host: Option<HostId>,
+    /// More, without secrets.
+    pub detail: Value,
+}
+
+/// What the control plane wants of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Desired {
+    /// Its newest spawn runs.
+    Run,
+    /// Nothing of it runs.
+    Stop,
+}
+
+/// How a stop is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopRequest {
+    /// Time between asking and killing.
+    pub grace_ms: u64,
+    /// Kill at once.
+    pub force: bool,
+}
+
+/// A session to be made, already validated.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// Its id.
+    pub id: SessionId,
+    /// Now.
+    pub at: OffsetDateTime,
+    /// For people.
+    pub name: Option<String>,
+    /// For filters.
+    pub labels: BTreeMap<String, String>,
+    /// Name of the agent.
+    pub agent: String,
+    /// For `custom`.
+    pub command: Vec<String>,
+    /// For other agents.
+    pub args: Vec<String>,
+    /// Size of the terminal.
+    pub size: WindowSize,
+    /// Where the agent works.
+    pub workspace: Workspace,
+    /// Whether an environment came with it.
+    pub has_env: bool,
+}
+
+/// A session with all its spawns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionRecord {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub org: OrgId,
+    /// Who made it.
+    pub created_by: UserId,
+    /// When.
+    pub created_at: OffsetDateTime,
+    /// For people.
+    pub name: Option<String>,
+    /// For filters.
+    pub labels: BTreeMap<String, String>,
+    /// Name of the agent.
+    pub agent: String,
+    /// For `custom`.
+    pub command: Vec<String>,
+    /// For other agents.
+    pub args: Vec<String>,
+    /// As the host ran it, once known.
+    pub run_command: Option<Vec<String>>,
+    /// Size of the terminal.
+    pub size: WindowSize,
+    /// Where the agent works.
+    pub workspace: Workspace,
+    /// The host, once placed.
+    pub host: Option<HostId>,
+    /// What is wanted.
+    pub desired: Desired,
+    /// Raised by one at each change of `desired`.
+    pub generation: u64,
+    /// How the last stop was asked for.
+    pub stop: StopRequest,
+    /// To be removed as soon as it is over.
+    pub purging: bool,
+    /// To be started again as soon as it is over.
+    pub restarting: bool,
+    /// Grows with each change.
+    pub revision: u64,
+    /// Oldest first; never empty.
+    pub spawns: Vec<SpawnRecord>,
+}
+
+impl SessionRecord {
+    /// The newest spawn; a session without one cannot be stored.
+    #[must_use]
+    pub fn newest(&self) -> Option<&SpawnRecord> {
+        self.spawns.last()
+    }
+
+    /// Its number; 0 never occurs.
+    #[must_use]
+    pub fn spawn(&self) -> SpawnNumber {
+        self.newest().map_or(0, |spawn| spawn.number)
+    }
+
+    /// State of the newest spawn.
+    #[must_use]
+    pub fn state(&self) -> SpawnState {
+        self.newest().map_or(SpawnState::Failed, |spawn| spawn.state)
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpawnRecord {
+    /// 1 for the first.
+    pub number: SpawnNumber,
+    /// Its state.
+    pub state: SpawnState,
+    /// Whether a host said that it has it.
+    pub accepted: bool,
+    /// Whether its environment came with the request.
+    pub has_env: bool,
+    /// (generation, seq) of the newest report taken.
+    pub report: (u64, u64),
+    /// Boot of the host that accepted it.
+    pub boot_id: Option<String>,
+    /// When the program was executed.
+    pub started: Option<OffsetDateTime>,
+    /// When it ended.
+    pub ended: Option<OffsetDateTime>,
+    /// How.
+    pub exit: Option<Exit>,
+}
+
+/// A change of one session, computed by `domain` from the record as it was at a revision.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SessionChange {
+    /// New name.
+    pub name: Option<Option<String>>,
+    /// New labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// New size.
+    pub size: Option<WindowSize>,
+    /// Placed on this host.
+    pub host: Option<HostId>,
+    /// As the host ran it.
+    pub run_command: Option<Vec<String>>,
+    /// What is wanted from now on; raises the generation.
+    pub desired: Option<Desired>,
+    /// How to stop.
+    pub stop: Option<StopRequest>,
+    /// To be removed when over.
+    pub purging: Option<bool>,
+    /// To be started again when over.
+    pub restarting: Option<bool>,
+    /// A changed spawn.
+    pub spawn: Option<SpawnRecord>,
+    /// A new spawn.
+    pub new_spawn: Option<SpawnRecord>,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostRecord {
+    /// Its id.
+    pub id: HostId,
+    /// Whose it is; none: shared by all.
+    pub org: Option<OrgId>,
+    /// Version of its supervisor.
+    pub version: Option<String>,
+    /// What it said of itself.
+    pub facts: Option<HostFacts>,
+    /// When it was last heard of.
+    pub last_seen_at: Option<OffsetDateTime>,
+    /// Living spawns placed there.
+    pub sessions_running: u32,
+}
+
+/// Whose a credential is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// A person or a program of theirs.
+    User(UserHolder),
+    /// A host.
+    Host(HostId),
+}
+
+/// A person, as policy needs them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserHolder {
+    /// Who.
+    pub user: UserId,
+    /// Of which organisation.
+    pub org: OrgId,
+    /// Their name.
+    pub name: String,
+    /// Their organisation's name.
+    pub organization: String,
+    /// Their role, as a word.
+    pub role: String,
+}
+
+/// Which sessions a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct SessionFilter {
+    /// Only in this state.
+    pub state: Option<SpawnState>,
+    /// Only of this agent.
+    pub agent: Option<String>,
+    /// Only on this host.
+    pub host: Option<HostId>,
+    /// Only with all of these labels.
+    pub labels: Vec<(String, String)>,
+    /// Only ones made before this one: lists show the newest first.
+    pub before: Option<SessionId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A request that must have one effect however often it is sent.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    /// Of what, such as `POST /sessions`.
+    pub route: String,
+    /// As the client chose it.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub request_hash: String,
+}
+
+/// What is known of an idempotency key.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Replay {
+    /// Never seen; now taken.
+    Fresh,
+    /// Done before, with this answer.
+    Done {
+        /// HTTP status.
+        status: u16,
+        /// JSON.
+        body: String,
+    },
+    /// Taken, and no answer is known.
+    InFlight,
+    /// Taken by another request.
+    Mismatch,
+}

@@ -1,0 +1,294 @@
+//! The embedded store: SQLite in WAL mode behind one thread.
+//!
+//! One thread owns the one connection, so transactions never wait for each other and nothing blocks the runtime. `synchronous=NORMAL`
+//! with WAL keeps every answered write through a kill of the process; only a crash of the whole machine may lose the last moments.
+
+mod credentials;
+mod hosts;
+mod idempotency;
+mod rows;
+mod sessions;
+
+use std::path::Path;
+
+use agentapi_shared::{HostId, SessionId};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, oneshot};
+
+use super::records::{
+    AuditEntry, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter, SessionRecord,
+    TenantContext, UserHolder,
+};
+use super::{Answer, Created, OutboxSeen, Scope, Store, StoreError};
+
+/// Operations that wait for the thread. Overflow: the caller waits for room.
+const QUEUE_MAX: usize = 1024;
+
+/// Each migration runs once, in order, in a transaction of its own.
+const MIGRATIONS: [&str; 1] = [include_str!("sqlite/migrations/0001.sql")];
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// Handle of the database thread; the thread ends with the last handle.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    queue: mpsc::Sender<Job>,
+}
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file.
+    #[error("cannot open the database {path}")]
+    Open {
+        /// Where.
+        path: String,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// A migration.
+    #[error("cannot bring the database to version {version}")]
+    Migrate {
+        /// Which.
+        version: usize,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// A newer release wrote it.
+    #[error("the database has version {found}, newer than this program's {known}: use the newer release")]
+    TooNew {
+        /// Its version.
+        found: usize,
+        /// Ours.
+        known: usize,
+    },
+    /// No thread.
+    #[error("cannot start the database thread")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Sqlite {
+    /// Opens or makes the database file and brings it up to date.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let named = |source| OpenError::Open { path: path.display().to_string(), source };
+        let mut connection = Connection::open(path).map_err(named)?;
+        configure(&connection).map_err(named)?;
+        migrate(&mut connection)?;
+        let (queue, mut jobs) = mpsc::channel::<Job>(QUEUE_MAX);
+        let work = move || {
+            while let Some(job) = jobs.blocking_recv() {
+                job(&mut connection);
+            }
+        };
+        std::thread::Builder::new().name("sqlite".to_owned()).spawn(work).map_err(OpenError::Thread)?;
+        Ok(Self { queue })
+    }
+
+    /// Runs `work` in one transaction on the thread; it is committed if it succeeds.
+    fn call<'a, T, F>(&'a self, work: F) -> Answer<'a, T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            let job: Job = Box::new(move |connection| {
+                // A caller that is gone no longer wants the answer; the effect stands.
+                let _gone = answer.send(transact(connection, work));
+            });
+            self.queue.send(job).await.map_err(|_| unavailable("the database thread ended"))?;
+            answered.await.map_err(|_| unavailable("the database thread dropped the operation"))?
+        })
+    }
+}
+
+fn transact<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    // Immediate: the one writer never has to upgrade a lock, which could fail half-way.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = work(&transaction)?;
+    transaction.commit()?;
+    Ok(value)
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    connection.pragma_update(None, "busy_timeout", 5000)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    let failed = |version| move |source| OpenError::Migrate { version, source };
+    let known = MIGRATIONS.len();
+    connection.execute_batch("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)").map_err(failed(0))?;
+    let found = connection
+        .query_row("SELECT COALESCE(MAX(version), 0) FROM schema_version", [], |row| row.get::<_, usize>(0))
+        .map_err(failed(0))?;
+    if found > known {
+        return Err(OpenError::TooNew { found, known });
+    }
+    for (index, sql) in MIGRATIONS.iter().enumerate().skip(found) {
+        let version = index + 1;
+        let step = |connection: &mut Connection| -> rusqlite::Result<()> {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(sql)?;
+            transaction.execute("INSERT INTO schema_version (version) VALUES (?1)", [version])?;
+            transaction.commit()
+        };
+        step(connection).map_err(failed(version))?;
+    }
+    Ok(())
+}
+
+fn unavailable(what: &'static str) -> StoreError {
+    StoreError::Unavailable(what.into())
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error {
+            rusqlite::Error::QueryReturnedNoRows => Self::NotFound,
+            other => Self::Unavailable(Box::new(other)),
+        }
+    }
+}
+
+impl Store for Sqlite {
+    fn create_session(
+        &self,
+        tenant: TenantContext,
+        new: NewSession,
+        key: Option<IdempotencyKey>,
+        audit: AuditEntry,
+    ) -> Answer<'_, Created> {
+        self.call(move |tx| sessions::create(tx, tenant, &new, key.as_ref(), &audit))
+    }
+
+    fn session(&self, scope: Scope, id: SessionId) -> Answer<'_, SessionRecord> {
+        self.call(move |tx| sessions::get(tx, scope, id))
+    }
+
+    fn sessions(&self, tenant: TenantContext, filter: SessionFilter) -> Answer<'_, Vec<SessionRecord>> {
+        self.call(move |tx| sessions::list(tx, tenant, &filter))
+    }
+
+    fn unsettled(&self, host: Option<HostId>) -> Answer<'_, Vec<SessionRecord>> {
+        self.call(move |tx| sessions::unsettled(tx, host))
+    }
+
+    fn update_session(
+        &self,
+        scope: Scope,
+        id: SessionId,
+        revision: u64,
+        change: SessionChange,
+        audit: Option<AuditEntry>,
+        seen: OutboxSeen,
+    ) -> Answer<'_, SessionRecord> {
+        self.call(move |tx| {
+            let record = sessions::update(tx, scope, id, revision, &change)?;
+            if let Some(entry) = audit {
+                rows::insert_audit(tx, scope, record.org, &entry)?;
+            }
+            hosts::record_seen(tx, seen)?;
+            Ok(record)
+        })
+    }
+
+    fn purge_session(&self, scope: Scope, id: SessionId, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| sessions::purge(tx, scope, id, &audit))
+    }
+
+    fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()> {
+        self.call(move |tx| {
+            let org = rows::audit_org(tx, scope, &entry)?;
+            rows::insert_audit(tx, scope, org, &entry)?;
+            hosts::record_seen(tx, seen)
+        })
+    }
+
+    fn hosts(&self, tenant: TenantContext) -> Answer<'_, Vec<HostRecord>> {
+        self.call(move |tx| hosts::list(tx, tenant))
+    }
+
+    fn host(&self, id: HostId) -> Answer<'_, HostRecord> {
+        self.call(move |tx| hosts::get(tx, id))
+    }
+
+    fn host_connected(&self, host: HostRecord, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| hosts::connected(tx, &host, &audit))
+    }
+
+    fn host_seen(&self, id: HostId, at: OffsetDateTime) -> Answer<'_, ()> {
+        self.call(move |tx| hosts::seen_at(tx, id, at))
+    }
+
+    fn outbox_seen(&self, id: HostId) -> Answer<'_, u64> {
+        self.call(move |tx| hosts::outbox_seen(tx, id))
+    }
+
+    fn register_token(&self, hash: String, holder: Holder, at: OffsetDateTime) -> Answer<'_, ()> {
+        self.call(move |tx| credentials::register_token(tx, &hash, &holder, at))
+    }
+
+    fn token(&self, hash: String) -> Answer<'_, Option<Holder>> {
+        self.call(move |tx| credentials::token(tx, &hash))
+    }
+
+    fn create_login_code(
+        &self,
+        tenant: TenantContext,
+        hash: String,
+        expires_at: OffsetDateTime,
+        audit: AuditEntry,
+    ) -> Answer<'_, ()> {
+        self.call(move |tx| credentials::create_login_code(tx, tenant, &hash, expires_at, &audit))
+    }
+
+    fn redeem_login_code(
+        &self,
+        code_hash: String,
+        cookie_hash: String,
+        expires_at: OffsetDateTime,
+        audit: AuditEntry,
+    ) -> Answer<'_, Option<UserHolder>> {
+        self.call(move |tx| credentials::redeem_login_code(tx, &code_hash, &cookie_hash, expires_at, &audit))
+    }
+
+    fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<UserHolder>> {
+        self.call(move |tx| credentials::browser_session(tx, &hash, now))
+    }
+
+    fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| credentials::end_browser_session(tx, tenant, &hash, &audit))
+    }
+
+    fn begin_idempotent(&self, tenant: TenantContext, key: IdempotencyKey, at: OffsetDateTime) -> Answer<'_, Replay> {
+        self.call(move |tx| idempotency::begin(tx, tenant, &key, at))
+    }
+
+    fn finish_idempotent(
+        &self,
+        tenant: TenantContext,
+        key: IdempotencyKey,
+        status: u16,
+        body: String,
+    ) -> Answer<'_, ()> {
+        self.call(move |tx| idempotency::finish(tx, tenant, &key, status, &body))
+    }
+
+    fn release_idempotent(&self, tenant: TenantContext, key: IdempotencyKey) -> Answer<'_, ()> {
+        self.call(move |tx| idempotency::release(tx, tenant, &key))
+    }
+
+    fn ping(&self) -> Answer<'_, ()> {
+        self.call(|tx| Ok(tx.query_row("SELECT 1 FROM schema_version", [], |_| Ok(()))?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! Tables `user_sessions` and `spawns`.
+
+use agentapi_shared::{HostId, SessionId, SpawnState, WindowSize};
+use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
+
+use super::{idempotency, rows};
+use crate::store::records::{
+    AuditEntry, Desired, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
+    StopRequest, TenantContext,
+};
+use crate::store::{Created, Scope, StoreError};
+
+/// Makes a session with its first spawn, unless its idempotency key was seen.
+pub(super) fn create(
+    tx: &Transaction<'_>,
+    tenant: TenantContext,
+    new: &NewSession,
+    key: Option<&IdempotencyKey>,
+    audit: &AuditEntry,
+) -> Result<Created, StoreError> {
+    if let Some(key) = key {
+        let replay = idempotency::begin(tx, tenant, key, new.at)?;
+        if replay != Replay::Fresh {
+            return Ok(Created::Seen(replay));
+        }
+    }
+    let (id, at) = (new.id.to_string(), rows::time_text(new.at)?);
+    let (org, user) = (tenant.org.to_string(), tenant.user.to_string());
+    tx.execute(
+        "INSERT INTO user_sessions (id, org_id, created_by, created_at, name, labels, agent, command, args, cols, rows, workspace,
+                                    desired, generation, stop_grace_ms, stop_force, revision, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'run', 1, ?13, 0, 1, 'pending')",
+        params![
+            id,
+            org,
+            user,
+            at,
+            new.name,
+            rows::json_text(&new.labels)?,
+            new.agent,
+            rows::json_text(&new.command)?,
+            rows::json_text(&new.args)?,
+            new.size.cols(),
+            new.size.rows(),
+            rows::json_text(&new.workspace)?,
+            agentapi_shared::api::STOP_GRACE_MS,
+        ],
+    )?;
+    tx.execute(
+        "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state, has_env) VALUES (?1, 1, ?2, ?3, ?4, 'pending', ?5)",
+        params![id, org, user, at, new.has_env],
+    )?;
+    rows::insert_audit(tx, Scope::Tenant(tenant), tenant.org, audit)?;
+    Ok(Created::New(Box::new(get(tx, Scope::System, new.id)?)))
+}
+
+/// The condition that a scope puts on rows, and its value.
+fn visible(scope: Scope) -> (&'static str, String) {
+    match scope {
+        Scope::Tenant(tenant) => ("org_id = ?1", tenant.org.to_string()),
+        Scope::Host(host) => ("host_id = ?1", host.to_string()),
+        Scope::System => ("?1 = ''", String::new()),
+    }
+}
+
+/// One session.
+pub(super) fn get(tx: &Transaction<'_>, scope: Scope, id: SessionId) -> Result<SessionRecord, StoreError> {
+    let (condition, value) = visible(scope);
+    let sql = format!("SELECT * FROM user_sessions WHERE {condition} AND id = ?2");
+    let mut record = tx.prepare_cached(&sql)?.query_row(params![value, id.to_string()], read_session)?;
+    record.spawns = spawns(tx, id)?;
+    Ok(record)
+}
+
+/// A page of sessions, newest first.
+pub(super) fn list(
+    tx: &Transaction<'_>,
+    tenant: TenantContext,
+    filter: &SessionFilter,
+) -> Result<Vec<SessionRecord>, StoreError> {
+    let mut sql = "SELECT * FROM user_sessions WHERE org_id = ?".to_owned();
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(tenant.org.to_string())];
+    if let Some(state) = filter.state {
+        sql.push_str(" AND state = ?");
+        values.push(Box::new(state.as_str()));
+    }
+    if let Some(agent) = &filter.agent {
+        sql.push_str(" AND agent = ?");
+        values.push(Box::new(agent.clone()));
+    }
+    if let Some(host) = filter.host {
+        sql.push_str(" AND host_id = ?");
+        values.push(Box::new(host.to_string()));
+    }
+    for (key, value) in &filter.labels {
+        sql.push_str(" AND EXISTS (SELECT 1 FROM json_each(labels) AS l WHERE l.key = ? AND l.value = ?)");
+        values.push(Box::new(key.clone()));
+        values.push(Box::new(value.clone()));
+    }
+    if let Some(before) = filter.before {
+        sql.push_str(" AND id < ?");
+        values.push(Box::new(before.to_string()));
+    }
+    sql.push_str(" ORDER BY id DESC LIMIT ?");
+    values.push(Box::new(filter.limit));
+    collect(tx, &sql, values)
+}
+
+/// Sessions of a host, or of none, that are not over or not yet as wanted.
+pub(super) fn unsettled(tx: &Transaction<'_>, host: Option<HostId>) -> Result<Vec<SessionRecord>, StoreError> {
+    let sql = "SELECT * FROM user_sessions WHERE host_id IS ?
+               AND (state NOT IN ('exited', 'failed', 'lost') OR purging = 1 OR restarting = 1) ORDER BY id";
+    collect(tx, sql, vec![Box::new(host.map(|id| id.to_string()))])
+}
+
+fn collect(tx: &Transaction<'_>, sql: &str, values: Vec<Box<dyn ToSql>>) -> Result<Vec<SessionRecord>, StoreError> {
+    let mut records = tx
+        .prepare_cached(sql)?
+        .query_map(params_from_iter(values), read_session)?
+        .collect::<rusqlite::Result<Vec<SessionRecord>>>()?;
+    for record in &mut records {
+        record.spawns = spawns(tx, record.id)?;
+    }
+    Ok(records)
+}
+
+/// Applies a change to a record that is still at `revision`.
+pub(super) fn update(
+    tx: &Transaction<'_>,
+    scope: Scope,
+    id: SessionId,
+    revision: u64,
+    change: &SessionChange,
+) -> Result<SessionRecord, StoreError> {
+    let mut record = get(tx, scope, id)?;
+    if record.revision != revision {
+        return Err(StoreError::Stale);
+    }
+    if let Some(spawn) = &change.spawn {
+        write_spawn(tx, id, spawn)?;
+    }
+    if let Some(spawn) = &change.new_spawn {
+        tx.prepare_cached(
+            "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state) SELECT ?1, ?2, org_id, created_by,
+             strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'pending' FROM user_sessions WHERE id = ?1",
+        )?
+        .execute(params![id.to_string(), spawn.number])?;
+    }
+    record.spawns = spawns(tx, id)?;
+    apply(&mut record, change);
+    write_session(tx, &record)?;
+    Ok(record)
+}
+
+fn apply(record: &mut SessionRecord, change: &SessionChange) {
+    let change = change.clone();
+    record.name = change.name.unwrap_or(record.name.take());
+    record.labels = change.labels.unwrap_or_else(|| std::mem::take(&mut record.labels));
+    record.size = change.size.unwrap_or(record.size);
+    record.host = change.host.or(record.host);
+    record.run_command = change.run_command.or(record.run_command.take());
+    record.stop = change.stop.unwrap_or(record.stop);
+    record.purging = change.purging.unwrap_or(record.purging);
+    record.restarting = change.restarting.unwrap_or(record.restarting);
+    if let Some(desired) = change.desired {
+        record.desired = desired;
+        record.generation += 1;
+    }
+    record.revision += 1;
+}
+
+fn write_session(tx: &Transaction<'_>, record: &SessionRecord) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE user_sessions SET name = ?2, labels = ?3, run_command = ?4, cols = ?5, rows = ?6, host_id = ?7, desired = ?8,
+         generation = ?9, stop_grace_ms = ?10, stop_force = ?11, purging = ?12, restarting = ?13, revision = ?14, state = ?15 WHERE id = ?1",
+    )?
+    .execute(params![
+        record.id.to_string(),
+        record.name,
+        rows::json_text(&record.labels)?,
+        record.run_command.as_ref().map(rows::json_text).transpose()?,
+        record.size.cols(),
+        record.size.rows(),
+        record.host.map(|host| host.to_string()),
+        if record.desired == Desired::Run { "run" } else { "stop" },
+        record.generation,
+        record.stop.grace_ms,
+        record.stop.force,
+        record.purging,
+        record.restarting,
+        record.revision,
+        record.state().as_str(),
+    ])?;
+    Ok(())
+}
+
+fn write_spawn(tx: &Transaction<'_>, id: SessionId, spawn: &SpawnRecord) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE spawns SET state = ?3, accepted = ?4, report_generation = ?5, report_seq = ?6, boot_id = ?7, started_at = ?8,
+         ended_at = ?9, exit = ?10 WHERE session_id = ?1 AND number = ?2",
+    )?
+    .execute(params![
+        id.to_string(),
+        spawn.number,
+        spawn.state.as_str(),
+        spawn.accepted,
+        spawn.report.0,
+        spawn.report.1,
+        spawn.boot_id,
+        spawn.started.map(rows::time_text).transpose()?,
+        spawn.ended.map(rows::time_text).transpose()?,
+        spawn.exit.as_ref().map(rows::json_text).transpose()?,
+    ])?;
+    Ok(())
+}
+
+/// Removes a session with its spawns.
+pub(super) fn purge(
+    tx: &Transaction<'_>,
+    scope: Scope,
+    id: SessionId,
+    audit: &AuditEntry,
+) -> Result<(), StoreError> {
+    let record = match get(tx, scope, id) {
+        Err(StoreError::NotFound) => return Ok(()),
+        other => other?,
+    };
+    tx.execute("DELETE FROM user_sessions WHERE id = ?1", [id.to_string()])?;
+    rows::insert_audit(tx, scope, record.org, audit)
+}
+
+fn spawns(tx: &Transaction<'_>, id: SessionId) -> Result<Vec<SpawnRecord>, StoreError> {
+    let found = tx
+        .prepare_cached("SELECT * FROM spawns WHERE session_id = ?1 ORDER BY number")?
+        .query_map([id.to_string()], read_spawn)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(found)
+}
+
+fn read_state(row: &Row<'_>) -> rusqlite::Result<SpawnState> {
+    let word = row.get_ref("state")?.as_str()?;
+    SpawnState::parse(word).ok_or_else(|| rusqlite::Error::InvalidParameterName(format!("state {word}")))
+}
+
+fn read_session(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
+    Ok(SessionRecord {
+        id: rows::id(row, "id")?,
+        org: rows::id(row, "org_id")?,
+        created_by: rows::id(row, "created_by")?,
+        created_at: rows::time(row, "created_at")?,
+        name: row.get("name")?,
+        labels: rows::json(row, "labels")?,
+        agent: row.get("agent")?,
+        command: rows::json(row, "command")?,
+        args: rows::json(row, "args")?,
+        run_command: rows::json_option(row, "run_command")?,
+        size: WindowSize::clamped(row.get("cols")?, row.get("rows")?),
+        workspace: rows::json(row, "workspace")?,
+        host: rows::id_option(row, "host_id")?,
+        desired: if row.get_ref("desired")?.as_str()? == "run" { Desired::Run } else { Desired::Stop },
+        generation: row.get("generation")?,
+        stop: StopRequest { grace_ms: row.get("stop_grace_ms")?, force: row.get("stop_force")? },
+        purging: row.get("purging")?,
+        restarting: row.get("restarting")?,
+        revision: row.get("revision")?,
+        spawns: Vec::new(),
+    })
+}
+
+fn read_spawn(row: &Row<'_>) -> rusqlite::Result<SpawnRecord> {
+    Ok(SpawnRecord {
+        number: row.get("number")?,
+        state: read_state(row)?,
+        accepted: row.get("accepted")?,
+        has_env: row.get("has_env")?,
+        report: (row.get("report_generation")?, row.get("report_seq")?),
+        boot_id: row.get("boot_id")?,
+        started: rows::time_option(row, "started_at")?,
+        ended: rows::time_option(row, "ended_at")?,
+        exit: rows::json_option(row, "exit")?,
+    })
+}

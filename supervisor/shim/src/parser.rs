@@ -1,0 +1,295 @@
+//! The thread that keeps the screen, off the echo path: bytes reach viewers and the journal first, the terminal engine afterwards.
+//!
+//! Work arrives in order, so that a keyframe or a screen shows exactly the output before it. Results are collected for the main thread and
+//! announced on an eventfd. When the program has been quiet for a while the engine gives memory back; after that the thread sleeps for good.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use agentapi_shared::WindowSize;
+use agentapi_shared::api::{ScreenFormat, ScreenResponse};
+use agentapi_shared::journal::{Item, JournalReader};
+use agentapi_shared::shim::FinalScreen;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::screen;
+use crate::terminal::{Feedback, Terminal};
+
+/// Output that waits for the engine. Overflow: reading from the program pauses until it is down to a quarter.
+const BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// See [`BACKLOG_BYTES_MAX`].
+const BACKLOG_BYTES_LOW: usize = BACKLOG_BYTES_MAX / 4;
+/// Quiet for this long: give memory back.
+const QUIET: Duration = Duration::from_secs(2);
+/// Scrollback in a keyframe: what a person scrolls back at once; more is a request of its own.
+const KEYFRAME_SCROLLBACK_ROWS: usize = 1000;
+/// The engine recurses little; the default of 8 MiB would only be address space, this keeps it honest.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Something for the thread to do.
+#[derive(Debug)]
+enum Job {
+    Output(Vec<u8>),
+    Resize(WindowSize),
+    Keyframe { stream: u32 },
+    Screen { id: u64, format: ScreenFormat, scrollback: u32 },
+    Finish,
+}
+
+/// A keyframe.
+#[derive(Debug)]
+pub(crate) struct KeyframeTaken {
+    pub(crate) offset: u64,
+    pub(crate) size: WindowSize,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Something the thread has done.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    /// Answers to the program's queries, to be typed before anything else.
+    Replies(Vec<u8>),
+    Keyframe {
+        stream: u32,
+        taken: KeyframeTaken,
+    },
+    Screen {
+        id: u64,
+        screen: Box<ScreenResponse>,
+    },
+    /// There is room in the backlog again.
+    Drained,
+    /// Nothing happened for [`QUIET`].
+    Quiet,
+    Finished {
+        screen: Box<FinalScreen>,
+        keyframe: KeyframeTaken,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    jobs: VecDeque<Job>,
+    backlog: usize,
+    full: bool,
+    done: Vec<Parsed>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queues: Mutex<Queues>,
+    work: Condvar,
+    done: EventFd,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        // A panic of the other side leaves the queues whole: they are only pushed to and taken from.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, parsed: Parsed) {
+        self.lock().done.push(parsed);
+        // It fails only when 2^64 announcements are unread.
+        let _announced = self.done.write(1);
+    }
+}
+
+/// The main thread's end.
+#[derive(Debug)]
+pub(crate) struct Parser {
+    shared: Arc<Shared>,
+    _thread: JoinHandle<()>,
+}
+
+impl Parser {
+    /// Starts the thread. `journal` is where the output is read again if the engine fails.
+    pub(crate) fn start(spawn: u32, size: WindowSize, journal: OwnedFd) -> std::io::Result<Self> {
+        let done = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let shared = Arc::new(Shared { queues: Mutex::default(), work: Condvar::new(), done });
+        let mut worker =
+            Worker { shared: Arc::clone(&shared), terminal: Terminal::new(size), spawn, journal, quiet: true };
+        let thread =
+            thread::Builder::new().name("screen".to_owned()).stack_size(STACK_BYTES).spawn(move || worker.run())?;
+        Ok(Self { shared, _thread: thread })
+    }
+
+    /// Readable when [`Self::take`] has something.
+    pub(crate) fn done(&self) -> BorrowedFd<'_> {
+        self.shared.done.as_fd()
+    }
+
+    /// What was done since the last call.
+    pub(crate) fn take(&self) -> Vec<Parsed> {
+        let _count = self.shared.done.read();
+        std::mem::take(&mut self.shared.lock().done)
+    }
+
+    /// Hands over output; false if no more should be read until [`Parsed::Drained`].
+    pub(crate) fn output(&self, bytes: &[u8]) -> bool {
+        let mut queues = self.shared.lock();
+        queues.backlog += bytes.len();
+        queues.jobs.push_back(Job::Output(bytes.to_vec()));
+        queues.full |= queues.backlog > BACKLOG_BYTES_MAX;
+        let more = !queues.full;
+        drop(queues);
+        self.shared.work.notify_one();
+        more
+    }
+
+    pub(crate) fn resize(&self, size: WindowSize) {
+        self.push(Job::Resize(size));
+    }
+
+    pub(crate) fn keyframe(&self, stream: u32) {
+        self.push(Job::Keyframe { stream });
+    }
+
+    pub(crate) fn screen(&self, id: u64, format: ScreenFormat, scrollback: u32) {
+        self.push(Job::Screen { id, format, scrollback });
+    }
+
+    pub(crate) fn finish(&self) {
+        self.push(Job::Finish);
+    }
+
+    fn push(&self, job: Job) {
+        self.shared.lock().jobs.push_back(job);
+        self.shared.work.notify_one();
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    terminal: Terminal,
+    spawn: u32,
+    journal: OwnedFd,
+    quiet: bool,
+}
+
+impl Worker {
+    fn run(&mut self) {
+        loop {
+            let job = self.next_job();
+            match job {
+                None => {
+                    self.quiet = true;
+                    self.terminal.compact();
+                    self.shared.publish(Parsed::Quiet);
+                }
+                Some(Job::Output(bytes)) => self.feed(&bytes),
+                Some(Job::Resize(size)) => resize(&mut self.terminal, size),
+                Some(Job::Keyframe { stream }) => {
+                    let taken = take_keyframe(&self.terminal);
+                    self.shared.publish(Parsed::Keyframe { stream, taken });
+                }
+                Some(Job::Screen { id, format, scrollback }) => {
+                    let screen = Box::new(screen::respond(&self.terminal, self.spawn, format, scrollback));
+                    self.shared.publish(Parsed::Screen { id, screen });
+                }
+                Some(Job::Finish) => {
+                    let (screen, keyframe) = finished(&self.terminal, self.spawn);
+                    self.shared.publish(Parsed::Finished { screen: Box::new(screen), keyframe });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The next job; none if nothing came for [`QUIET`] after something had.
+    fn next_job(&mut self) -> Option<Job> {
+        let mut queues = self.shared.lock();
+        loop {
+            if let Some(job) = queues.jobs.pop_front() {
+                self.quiet = false;
+                return Some(job);
+            }
+            if self.quiet {
+                queues = self.shared.work.wait(queues).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (again, waited) = self.shared.work.wait_timeout(queues, QUIET).unwrap_or_else(PoisonError::into_inner);
+            queues = again;
+            if waited.timed_out() && queues.jobs.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        let mut feedback = Feedback::default();
+        if self.terminal.feed(bytes, &mut feedback).is_err() {
+            crate::log(
+                "the screen engine failed on this output; the screen is built again from the journal without it",
+            );
+            let past = self.terminal.offset();
+            self.terminal = rebuild(&self.journal, self.terminal.size(), past - bytes.len() as u64, past);
+        }
+        if !feedback.replies.is_empty() {
+            self.shared.publish(Parsed::Replies(feedback.replies));
+        }
+        let mut queues = self.shared.lock();
+        queues.backlog -= bytes.len();
+        if queues.full && queues.backlog < BACKLOG_BYTES_LOW {
+            queues.full = false;
+            drop(queues);
+            self.shared.publish(Parsed::Drained);
+        }
+    }
+}
+
+fn take_keyframe(terminal: &Terminal) -> KeyframeTaken {
+    KeyframeTaken {
+        offset: terminal.offset(),
+        size: terminal.size(),
+        bytes: terminal.keyframe(KEYFRAME_SCROLLBACK_ROWS),
+    }
+}
+
+/// All that stays of a terminal.
+pub(crate) fn finished(terminal: &Terminal, spawn: u32) -> (FinalScreen, KeyframeTaken) {
+    (screen::last(terminal, spawn), take_keyframe(terminal))
+}
+
+/// A terminal fed with the journal up to `until`, then placed at `past`: what lies between is what the engine could not take.
+fn rebuild(journal: &OwnedFd, size: WindowSize, until: u64, past: u64) -> Terminal {
+    let mut terminal = replay(journal, size, Some(until));
+    resize(&mut terminal, size);
+    terminal.skip_to(past);
+    terminal
+}
+
+/// A terminal fed with everything that the journal still has.
+pub(crate) fn replay(journal: &OwnedFd, size: WindowSize, until: Option<u64>) -> Terminal {
+    let opened = journal.try_clone().ok().and_then(|dir| JournalReader::from_start(dir).ok());
+    let Some(mut reader) = opened else { return Terminal::new(size) };
+    let mut terminal = Terminal::starting_at(size, reader.next_offset());
+    let mut feedback = Feedback::default();
+    while let Ok(Some(item)) = reader.next_item() {
+        match item {
+            Item::Resize { size, .. } => resize(&mut terminal, size),
+            Item::Output { offset, mut bytes } => {
+                let keep = until
+                    .map_or(bytes.len(), |until| usize::try_from(until.saturating_sub(offset)).unwrap_or(usize::MAX));
+                bytes.truncate(keep);
+                // An engine that fails again leaves a blank screen of the right size and goes on from there.
+                let _lost = terminal.feed(&bytes, &mut feedback);
+                feedback = Feedback::default();
+            }
+        }
+        if until.is_some_and(|until| terminal.offset() >= until) {
+            break;
+        }
+    }
+    terminal
+}
+
+/// An engine that fails on this is replaced by a blank one of the new size; programs draw anew after a change of size.
+fn resize(terminal: &mut Terminal, size: WindowSize) {
+    if terminal.resize(size).is_err() {
+        crate::log("the screen engine failed on a change of size; the screen starts blank");
+    }
+}

@@ -1,0 +1,14 @@
+//! System calls that no crate wraps safely. The only unsafe code of this package.
+
+#![expect(unsafe_code, reason = "thin wrappers over system calls, one call a block")]
+
+mod mount;
+mod process;
+mod tty;
+
+pub(crate) use mount::{Attributes, move_mount, open_tree, set_attributes};
+pub(crate) use process::{
+    Cloned, clone_process, close_from, drop_all_capabilities, drop_bounding_set, fork_process, ignore_signal,
+    limit_malloc_arenas, own_received, reset_signals, stdin_socket, trim_heap,
+};
+pub(crate) use tty::{become_controlling_terminal, open_pty, set_window_size, window_size};

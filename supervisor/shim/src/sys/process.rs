@@ -1,0 +1,119 @@
+//! Processes: clone3, fork, capabilities, descriptors, the allocator.
+
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::unistd::{ForkResult, Pid};
+
+/// Which side of a clone we are on.
+pub(crate) enum Cloned {
+    /// The new process.
+    Child,
+    /// The old one, with a pidfd of the new.
+    Parent { pid: Pid, pidfd: OwnedFd },
+}
+
+/// `clone3(2)` without shared memory: a fork into new namespaces. The caller must be single-threaded.
+pub(crate) fn clone_process(namespaces: i32) -> Result<Cloned, Errno> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is a struct of integers, for which all zeroes is a valid value.
+    let mut args: libc::clone_args = unsafe { mem::zeroed() };
+    args.flags = u64::from((libc::CLONE_PIDFD | namespaces).cast_unsigned());
+    args.pidfd = ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    // SAFETY: args is valid for its size, pidfd points to a live i32; without CLONE_VM and stack the child gets a copy of this one, and the
+    // process has one thread (the caller's duty), so no lock can be held by a thread that does not exist in the child.
+    let pid =
+        Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, mem::size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the kernel has just written a new descriptor there that nothing else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Cloned::Parent { pid: Pid::from_raw(i32::try_from(pid).unwrap_or(-1)), pidfd })
+}
+
+/// `fork(2)`. The caller must be single-threaded.
+pub(crate) fn fork_process() -> Result<ForkResult, Errno> {
+    // SAFETY: one thread only (the caller's duty), so the child may run any code.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Closes every descriptor from `first` on, or marks it close-on-exec.
+pub(crate) fn close_from(first: RawFd, on_exec: bool) -> Result<(), Errno> {
+    let flags = if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: close_range takes integers only; callers own no OwnedFd above `first` that they would use or drop afterwards.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) }).map(drop)
+}
+
+/// Takes over descriptor 0, on which the supervisor has put our control socket.
+pub(crate) fn stdin_socket() -> OwnedFd {
+    // SAFETY: called once, first in main; nothing else in the process uses descriptor 0.
+    unsafe { OwnedFd::from_raw_fd(std::io::stdin().as_raw_fd()) }
+}
+
+/// Owns a descriptor that came with a message.
+pub(crate) fn own_received(fd: RawFd) -> OwnedFd {
+    // SAFETY: recvmsg has just made this descriptor for us; nothing else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Makes this process deaf to a signal.
+pub(crate) fn ignore_signal(signal: nix::sys::signal::Signal) {
+    // SAFETY: SIG_IGN is a valid handler for every signal that can be ignored; the others just fail.
+    unsafe { libc::signal(signal as i32, libc::SIG_IGN) };
+}
+
+/// Default action and an empty mask for every signal: what the agent expects to be born with.
+pub(crate) fn reset_signals() -> Result<(), Errno> {
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is a valid handler for every signal; numbers that may not be set just fail.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask()
+}
+
+/// Removes every capability from the bounding set, so that no exec can bring one back.
+pub(crate) fn drop_bounding_set() -> Result<(), Errno> {
+    for capability in 0..64 {
+        // SAFETY: prctl with integers only.
+        match Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
+            // Beyond the kernel's last capability.
+            Err(Errno::EINVAL) => break,
+            other => other?,
+        };
+    }
+    Ok(())
+}
+
+/// Empties the permitted, effective, inheritable and ambient sets.
+pub(crate) fn drop_all_capabilities() -> Result<(), Errno> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    // SAFETY: prctl with integers only.
+    Errno::result(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) })?;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let none = [0u32; 6];
+    // SAFETY: capset reads a header and, for version 3, two sets of three u32; both live until it returns.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(drop)
+}
+
+/// One heap for all threads: a second arena would cost every shim its own dirty pages.
+pub(crate) fn limit_malloc_arenas() {
+    // SAFETY: mallopt with integers, before a second thread exists.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    // SAFETY: as above. Large buffers go back to the kernel when freed.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024) };
+}
+
+/// Gives free heap pages back to the kernel.
+pub(crate) fn trim_heap() {
+    // SAFETY: malloc_trim may be called at any time from any thread.
+    unsafe { libc::malloc_trim(0) };
+}

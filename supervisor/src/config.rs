@@ -1,0 +1,116 @@
+//! The command line and its environment variables; every option has both.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// What the journal of a spawn keeps on disk at most: a viewer may be this far behind and lose nothing.
+const JOURNAL_MB_DEFAULT: u64 = 256;
+
+/// Runs coding agents on this host for an AgentAPI control plane.
+#[derive(Debug, Parser)]
+#[command(name = "agentapi-supervisor", version, about)]
+pub struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon. SIGTERM ends it and leaves the sessions running.
+    Run(RunOptions),
+    /// Ask the running daemon to stop every session on this host.
+    StopAll(StopAllOptions),
+    /// Check what this host can isolate.
+    Doctor(DoctorOptions),
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct RunOptions {
+    /// Where sessions and their records live.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_STATE_DIR", default_value = "/var/lib/agentapi/supervisor")]
+    pub(crate) state_dir: PathBuf,
+    /// File with the control plane's link URL and this host's token, as JSON: {"url": "...", "token": "..."}.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_CREDENTIAL_FILE")]
+    pub(crate) credential_file: PathBuf,
+    /// The agentapi-shim program; by default the one beside this program.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_SHIM")]
+    pub(crate) shim: Option<PathBuf>,
+    /// Start sessions without isolation where this host cannot isolate them. Never on a machine that others use.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_UNSAFE_NO_JAIL")]
+    pub(crate) unsafe_no_jail: bool,
+    /// Journal kept on disk per spawn, in MiB.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_JOURNAL_MB", default_value_t = JOURNAL_MB_DEFAULT, value_parser = clap::value_parser!(u64).range(8..=65_536))]
+    pub(crate) journal_mb: u64,
+    /// End with this process.
+    #[arg(long, value_name = "PID")]
+    pub(crate) exit_with_parent: Option<i32>,
+    /// What to log, as a tracing filter.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_LOG", default_value = "info")]
+    pub(crate) log: String,
+    /// How log lines are written, on standard error.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_LOG_FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) exposure: Exposure,
+}
+
+/// What of the host sessions may see.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct Exposure {
+    /// A directory below which a session's workspace may lie. May be given several times.
+    #[arg(
+        long = "workspace-root",
+        env = "AGENTAPI_SUPERVISOR_WORKSPACE_ROOTS",
+        value_delimiter = ':',
+        value_name = "DIR"
+    )]
+    pub(crate) workspace_roots: Vec<PathBuf>,
+    /// A directory that every session sees read-only, beside the system's own. May be given several times.
+    #[arg(
+        long = "read-only-path",
+        env = "AGENTAPI_SUPERVISOR_READ_ONLY_PATHS",
+        value_delimiter = ':',
+        value_name = "DIR"
+    )]
+    pub(crate) read_only_paths: Vec<PathBuf>,
+    /// A directory put in front of every session's PATH. May be given several times.
+    #[arg(long = "agent-path", env = "AGENTAPI_SUPERVISOR_AGENT_PATHS", value_delimiter = ':', value_name = "DIR")]
+    pub(crate) agent_paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct StopAllOptions {
+    /// The daemon's state directory.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_STATE_DIR", default_value = "/var/lib/agentapi/supervisor")]
+    pub(crate) state_dir: PathBuf,
+    /// Time between asking and killing, in milliseconds.
+    #[arg(long, default_value_t = agentapi_shared::api::STOP_GRACE_MS, value_parser = clap::value_parser!(u64).range(0..=agentapi_shared::api::STOP_GRACE_MS_MAX))]
+    pub(crate) grace_ms: u64,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct DoctorOptions {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) exposure: Exposure,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors.
+    Json,
+}
+
+impl From<LogFormat> for agentapi_shared::runtime::LogFormat {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Starting a shim: a clean process, its sockets, its plan.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use agentapi_shared::shim::{SOCKET, START_BYTES_MAX, ShimStart, ShimStarted};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, recv, sendmsg, setsockopt, socketpair,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::files::SpawnFiles;
+
+/// A jail that is not up after this long never will be; the slowest measured, under load, took 60 ms.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a shim could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    /// Its socket or log could not be made.
+    #[error("cannot prepare the spawn's {what}")]
+    Prepare { what: &'static str, source: io::Error },
+    /// The program could not be run.
+    #[error("cannot run {shim}: is agentapi-shim installed beside agentapi-supervisor?")]
+    Run { shim: String, source: io::Error },
+    /// The plan is too large for one message.
+    #[error("command and environment are too long together")]
+    TooLong,
+    /// It said nothing, or nothing we understand.
+    #[error("the shim did not start (see shim.log in the spawn's directory)")]
+    NoAnswer(#[source] io::Error),
+}
+
+/// Starts a shim and waits for its word. Blocks. The child is over already unless it said that the program runs.
+pub(crate) fn launch(shim: &Path, files: &SpawnFiles, start: &ShimStart) -> Result<(ShimStarted, Child), LaunchError> {
+    let message = serde_json::to_vec(start).map_err(|_| LaunchError::TooLong)?;
+    if message.len() > START_BYTES_MAX {
+        return Err(LaunchError::TooLong);
+    }
+    let prepare = |what| move |source| LaunchError::Prepare { what, source };
+    let listener = files.with_short_path(SOCKET, |path| UnixListener::bind(path)).map_err(prepare("socket"))?;
+    let dir = File::open(files.path()).map_err(prepare("directory"))?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(files.path().join("shim.log"))
+        .map_err(prepare("log"))?;
+    let (ours, theirs) = control_pair().map_err(prepare("control socket"))?;
+    let mut child = Command::new(shim)
+        .env_clear()
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(log))
+        .spawn()
+        .map_err(|source| LaunchError::Run { shim: shim.display().to_string(), source })?;
+    let answer = converse(&ours, &message, &listener, &dir).map_err(LaunchError::NoAnswer);
+    if !matches!(answer, Ok(ShimStarted::Executed { .. })) {
+        // Ours, not reaped: nobody else can have its pid. One that has told its failure is about to end anyway.
+        let _gone = child.kill();
+        let _status = child.wait();
+    }
+    answer.map(|started| (started, child))
+}
+
+fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let seconds = i64::try_from(START_TIMEOUT.as_secs()).unwrap_or(i64::MAX);
+    setsockopt(&pair.0, sockopt::ReceiveTimeout, &TimeVal::seconds(seconds))?;
+    setsockopt(&pair.0, sockopt::SndBuf, &(2 * START_BYTES_MAX))?;
+    Ok(pair)
+}
+
+fn converse(control: &OwnedFd, message: &[u8], listener: &UnixListener, dir: &File) -> io::Result<ShimStarted> {
+    let fds = [listener.as_fd().as_raw_fd(), dir.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<UnixAddr>(control.as_raw_fd(), &[IoSlice::new(message)], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    let mut buffer = vec![0; START_BYTES_MAX];
+    let length = recv(control.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)
+}

@@ -1,0 +1,49 @@
+//! The supervisor: one per host. It admits sessions, keeps their records, starts a shim for each spawn and relays terminals and commands between
+//! the shims and the control plane, over one WebSocket that it opens itself.
+//!
+//! It can be killed at any time: shims go on alone, and the next supervisor finds them by their sockets. It owns what *is* on this host; what is
+//! *wanted* is the control plane's.
+
+mod agents;
+mod config;
+mod control;
+mod daemon;
+mod doctor;
+mod files;
+mod host;
+mod launch;
+mod link;
+mod outbox;
+mod plan;
+mod registry;
+mod session;
+mod shim_client;
+mod streams;
+mod workspace;
+
+use std::process::ExitCode;
+
+pub use config::Args;
+use config::Command;
+
+/// Runs what the command line says.
+#[must_use]
+pub fn run(args: Args) -> ExitCode {
+    match args.command {
+        Command::Run(options) => daemon::run(&options),
+        Command::StopAll(options) => control::stop_all(&options),
+        Command::Doctor(options) => doctor::run(&options),
+    }
+}
+
+/// An error with everything that caused it, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,58 @@
+//! The sending half of the link, shared by everything that has something to send. Whoever sends writes to the socket itself: no queue, no task.
+
+use std::sync::Arc;
+
+use agentapi_shared::link::HostMessage;
+use bytes::Bytes;
+use futures_util::SinkExt;
+use futures_util::stream::SplitSink;
+use tokio::sync::Mutex;
+use tokio_tungstenite::tungstenite::Message;
+use tracing::warn;
+
+use super::Socket;
+
+/// Sends to the control plane, if there is a link; else what is sent is dropped: states come again with the inventory, durable items are in the
+/// outbox, and streams end with the link.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LinkSender(Arc<Mutex<Option<SplitSink<Socket, Message>>>>);
+
+impl LinkSender {
+    pub(super) async fn attach(&self, sink: SplitSink<Socket, Message>) {
+        *self.0.lock().await = Some(sink);
+    }
+
+    pub(super) async fn detach(&self) {
+        if let Some(mut sink) = self.0.lock().await.take() {
+            // The other end may be gone.
+            let _closed = sink.close().await;
+        }
+    }
+
+    /// Sends a message.
+    pub(crate) async fn send(&self, message: &HostMessage) {
+        match serde_json::to_string(message) {
+            Ok(text) => self.send_message(Message::text(text)).await,
+            Err(error) => warn!(%error, "a message could not be written"),
+        }
+    }
+
+    /// Sends a binary frame.
+    pub(crate) async fn send_frame(&self, frame: Bytes) {
+        self.send_message(Message::Binary(frame)).await;
+    }
+
+    pub(super) async fn ping(&self) {
+        self.send_message(Message::Ping(Bytes::new())).await;
+    }
+
+    async fn send_message(&self, message: Message) {
+        let mut sink = self.0.lock().await;
+        if let Some(link) = sink.as_mut()
+            && link.send(message).await.is_err()
+        {
+            // The reading half sees the end as well and connects again.
+            *sink = None;
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What must reach the control plane even if everything here is killed first: ends of spawns and audit entries, in order.
+//!
+//! An item is on disk before anything is told of it, and stays until the control plane has acknowledged it. The end of a spawn is accepted once:
+//! noting it again after a restart changes nothing.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use agentapi_shared::SessionId;
+use agentapi_shared::link::{OutboxItem, SpawnReport};
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::watch;
+
+/// Items sent in one go; more follow as they are acknowledged.
+const BATCH: u32 = 256;
+
+/// Why the outbox failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutboxError {
+    /// The database.
+    #[error("the outbox cannot be used")]
+    Database(#[from] rusqlite::Error),
+    /// An item that is no item; only another release could have written it.
+    #[error("the outbox holds an item that cannot be read")]
+    Item(#[from] serde_json::Error),
+}
+
+/// The host's outbox.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    database: Mutex<Connection>,
+    newest: watch::Sender<u64>,
+}
+
+impl Outbox {
+    /// Opens it, or starts an empty one.
+    pub(crate) fn open(path: &Path) -> Result<Self, OutboxError> {
+        let database = Connection::open(path)?;
+        database.pragma_update(None, "journal_mode", "wal")?;
+        database.pragma_update(None, "synchronous", "full")?;
+        database.execute_batch(
+            "CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS ended (session TEXT NOT NULL, spawn INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (session, spawn));",
+        )?;
+        let newest: i64 = database.query_row("SELECT coalesce(max(seq), 0) FROM outbox", [], |row| row.get(0))?;
+        Ok(Self { database: Mutex::new(database), newest: watch::Sender::new(newest.unsigned_abs()) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic in between leaves SQLite with a transaction rolled back at worst.
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of the newest item; changes wake whoever sends them.
+    pub(crate) fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// Notes the end of a spawn, unless that was done before.
+    pub(crate) fn ended(&self, report: &SpawnReport) -> Result<(), OutboxError> {
+        let (session, spawn) = (report.session.to_string(), report.spawn);
+        let item = serde_json::to_string(&OutboxItem::Ended(report.clone()))?;
+        let mut database = self.lock();
+        let transaction = database.transaction()?;
+        let known: Option<i64> = transaction
+            .query_row("SELECT seq FROM ended WHERE session = ?1 AND spawn = ?2", params![session, spawn], |row| {
+                row.get(0)
+            })
+            .optional()?;
+        if known.is_some() {
+            return Ok(());
+        }
+        transaction.execute("INSERT INTO outbox (item) VALUES (?1)", [item])?;
+        let seq = transaction.last_insert_rowid();
+        transaction
+            .execute("INSERT INTO ended (session, spawn, seq) VALUES (?1, ?2, ?3)", params![session, spawn, seq])?;
+        transaction.commit()?;
+        drop(database);
+        self.newest.send_replace(seq.unsigned_abs());
+        Ok(())
+    }
+
+    /// Notes an entry for the audit trail.
+    pub(crate) fn audit(&self, item: &OutboxItem) -> Result<(), OutboxError> {
+        let text = serde_json::to_string(item)?;
+        let database = self.lock();
+        database.execute("INSERT INTO outbox (item) VALUES (?1)", [text])?;
+        let seq = database.last_insert_rowid();
+        drop(database);
+        self.newest.send_replace(seq.unsigned_abs());
+        Ok(())
+    }
+
+    /// Items after `seq`, oldest first, a batch of them.
+    pub(crate) fn after(&self, seq: u64) -> Result<Vec<(u64, OutboxItem)>, OutboxError> {
+        let database = self.lock();
+        let mut query = database.prepare_cached("SELECT seq, item FROM outbox WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+        let rows = query.query_map(params![seq.cast_signed(), BATCH], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+        })?;
+        rows.map(|row| {
+            let (seq, item) = row?;
+            Ok((seq.unsigned_abs(), serde_json::from_str(&item)?))
+        })
+        .collect()
+    }
+
+    /// Forgets what is stored elsewhere now.
+    pub(crate) fn acknowledged(&self, seq: u64) -> Result<(), OutboxError> {
+        self.lock().execute("DELETE FROM outbox WHERE seq <= ?1", [seq.cast_signed()])?;
+        Ok(())
+    }
+
+    /// Whether the end of a spawn is still on its way.
+    pub(crate) fn holds_end_of(&self, session: SessionId, spawn: u32) -> Result<bool, OutboxError> {
+        let query = "SELECT 1 FROM ended JOIN outbox USING (seq) WHERE session = ?1 AND spawn = ?2";
+        let found: Option<i64> =
+            self.lock().query_row(query, params![session.to_string(), spawn], |row| row.get(0)).optional()?;
+        Ok(found.is_some())
+    }
+
+    /// Forgets that the session's spawns ended; ends that are still on their way stay.
+    pub(crate) fn purged(&self, session: SessionId) -> Result<(), OutboxError> {
+        self.lock().execute("DELETE FROM ended WHERE session = ?1", [session.to_string()])?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agentapi_shared::{SpawnState, WindowSize};
+
+    fn report(session: SessionId, spawn: u32) -> SpawnReport {
+        SpawnReport {
+            session,
+            spawn,
+            generation: 1,
+            seq: 4,
+            state: SpawnState::Exited,
+            size: WindowSize::DEFAULT,
+            command: vec![],
+            started_at: None,
+            ended_at: None,
+            exit: None,
+        }
+    }
+
+    #[test]
+    fn items_survive_until_acknowledged_and_ends_count_once() {
+        let path = std::env::temp_dir().join(format!("agentapi-outbox-{}.db", SessionId::generate()));
+        let (a, b) = (SessionId::generate(), SessionId::generate());
+        let outbox = Outbox::open(&path).unwrap();
+        outbox.ended(&report(a, 1)).unwrap();
+        outbox.ended(&report(a, 1)).unwrap();
+        outbox.ended(&report(b, 1)).unwrap();
+        drop(outbox);
+        let outbox = Outbox::open(&path).unwrap();
+        let all = outbox.after(0).unwrap();
+        assert_eq!(all.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(*outbox.newest().borrow(), 2);
+        outbox.acknowledged(1).unwrap();
+        assert_eq!(outbox.after(0).unwrap().len(), 1);
+        assert!(!outbox.holds_end_of(a, 1).unwrap() && outbox.holds_end_of(b, 1).unwrap());
+        // Acknowledged is not forgotten: noting it again would report it twice.
+        outbox.ended(&report(a, 1)).unwrap();
+        assert_eq!(outbox.after(0).unwrap().len(), 1);
+        // A number is never given twice, also when everything before it is gone.
+        outbox.acknowledged(2).unwrap();
+        outbox.ended(&report(a, 2)).unwrap();
+        assert_eq!(outbox.after(0).unwrap().first().map(|(seq, _)| *seq), Some(3));
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,390 @@
+//! One session: an actor that owns its record, its living spawn and the order of its commands.
+//!
+//! Everything about a session happens in its task, one thing after another. What others may know is in its [`SessionView`].
+
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command as Process, Stdio};
+use std::sync::Arc;
+
+use agentapi_shared::link::{Command, CommandError, CommandResult, HostMessage, OutboxItem, SpawnReport};
+use agentapi_shared::runtime::{OnEnd, TaskGroup};
+use agentapi_shared::shim::{ShimOutcome, ShimRequest};
+use agentapi_shared::{EventId, Exit, ExitReason, SessionId, SpawnState};
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use crate::chain;
+use crate::daemon::Context;
+use crate::files::{SessionFiles, SessionRecord, SpawnFiles, SpawnRecord};
+use crate::shim_client::{self, ShimClient, ShimEnd};
+use crate::streams;
+
+mod start;
+
+/// Commands that wait for a session. Overflow: the command is refused as `busy`.
+const COMMANDS_MAX: usize = 64;
+
+/// The outcome of a command.
+pub(crate) type Answer = Result<CommandResult, CommandError>;
+
+/// What others may know of a session.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SessionView {
+    /// The newest spawn.
+    pub(crate) newest: Option<SpawnReport>,
+    /// The shim of the living one.
+    pub(crate) shim: Option<Arc<ShimClient>>,
+}
+
+/// To a session's actor.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionHandle {
+    commands: mpsc::Sender<(Command, oneshot::Sender<Answer>)>,
+    view: watch::Receiver<SessionView>,
+}
+
+impl SessionHandle {
+    /// Queues a command; its answer comes later.
+    pub(crate) fn command(&self, command: Command) -> Result<oneshot::Receiver<Answer>, CommandError> {
+        let (answer, answered) = oneshot::channel();
+        match self.commands.try_send((command, answer)) {
+            Ok(()) => Ok(answered),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(CommandError::new("busy", "too many requests wait for this session"))
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(CommandError::new("not_found", "the session was purged")),
+        }
+    }
+
+    pub(crate) fn view(&self) -> SessionView {
+        self.view.borrow().clone()
+    }
+
+    /// Follows what becomes of the session.
+    pub(crate) fn watch(&self) -> watch::Receiver<SessionView> {
+        self.view.clone()
+    }
+}
+
+struct Live {
+    record: SpawnRecord,
+    state: SpawnState,
+    shim: Arc<ShimClient>,
+    ended: oneshot::Receiver<ShimEnd>,
+}
+
+struct Session {
+    context: Arc<Context>,
+    id: SessionId,
+    files: SessionFiles,
+    record: Option<SessionRecord>,
+    live: Option<Live>,
+    view: watch::Sender<SessionView>,
+    purged: bool,
+}
+
+/// Starts the actor of a session that may not exist on disk yet.
+pub(crate) fn spawn(context: &Arc<Context>, tasks: &TaskGroup, id: SessionId) -> SessionHandle {
+    let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+    let view = watch::Sender::new(SessionView::default());
+    let handle = SessionHandle { commands, view: view.subscribe() };
+    let session = new_session(context, id, view);
+    tasks.spawn("session", OnEnd::Continue, session.run(queue, tasks.clone()));
+    handle
+}
+
+/// Starts the actor of a session found on disk, with its spawn adopted or its end noted.
+pub(crate) async fn restore(context: &Arc<Context>, tasks: &TaskGroup, id: SessionId) -> io::Result<SessionHandle> {
+    let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+    let view = watch::Sender::new(SessionView::default());
+    let handle = SessionHandle { commands, view: view.subscribe() };
+    let mut session = new_session(context, id, view);
+    session.record = Some(session.files.record()?);
+    session.adopt(tasks).await?;
+    tasks.spawn("session", OnEnd::Continue, session.run(queue, tasks.clone()));
+    Ok(handle)
+}
+
+fn new_session(context: &Arc<Context>, id: SessionId, view: watch::Sender<SessionView>) -> Session {
+    let files = SessionFiles::new(&context.state_dir, id);
+    Session { context: Arc::clone(context), id, files, record: None, live: None, view, purged: false }
+}
+
+impl Session {
+    async fn run(mut self, mut queue: mpsc::Receiver<(Command, oneshot::Sender<Answer>)>, tasks: TaskGroup) {
+        let shutdown = tasks.cancelled();
+        while !self.purged {
+            let ended = async {
+                match &mut self.live {
+                    Some(live) => (&mut live.ended).await.unwrap_or(ShimEnd::Gone),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                end = ended => self.ended(end, &tasks).await,
+                command = queue.recv() => match command {
+                    Some((command, answer)) => self.command(command, answer, &tasks).await,
+                    None => return,
+                },
+            }
+        }
+        self.context.registry().forget(self.id);
+    }
+
+    async fn command(&mut self, command: Command, answer: oneshot::Sender<Answer>, tasks: &TaskGroup) {
+        let outcome = match command {
+            // A start answers as soon as it is accepted and goes on.
+            Command::Start(start) => return self.start(start, answer, tasks).await,
+            Command::Stop { spawn, generation, grace_ms, force } => self.stop(spawn, generation, grace_ms, force).await,
+            Command::Purge => self.purge().await,
+            Command::Input { spawn, bytes_base64 } => match self.shim_of(spawn) {
+                Ok(shim) => request(&shim, |id| ShimRequest::Input { id, bytes_base64 }).await,
+                Err(error) => Err(error),
+            },
+            Command::Resize { spawn, size } => match self.shim_of(spawn) {
+                Ok(shim) => {
+                    let done = request(&shim, |id| ShimRequest::Resize { id, size }).await;
+                    if let (Ok(_), Some(live)) = (&done, &mut self.live) {
+                        live.record.size = size;
+                        self.publish();
+                    }
+                    done
+                }
+                Err(error) => Err(error),
+            },
+            Command::Screen { spawn, format, scrollback } => match self.shim_of(spawn) {
+                Ok(shim) => request(&shim, |id| ShimRequest::Screen { id, format, scrollback }).await,
+                Err(_) => self
+                    .files
+                    .spawn(spawn)
+                    .final_screen()
+                    .map(|last| CommandResult::Screen(Box::new(last.respond(format, scrollback))))
+                    .map_err(|_| {
+                        CommandError::new("not_found", format!("spawn {spawn} has left no screen on its host"))
+                    }),
+            },
+        };
+        // Whoever asked may have given up.
+        let _told = answer.send(outcome);
+    }
+
+    fn shim_of(&self, spawn: u32) -> Result<Arc<ShimClient>, CommandError> {
+        let live = self.live.as_ref().filter(|live| live.record.number == spawn);
+        live.map(|live| Arc::clone(&live.shim))
+            .ok_or_else(|| CommandError::new("not_running", format!("spawn {spawn} is not running")))
+    }
+
+    async fn stop(&mut self, spawn: u32, generation: u64, grace_ms: u64, force: bool) -> Answer {
+        self.raise_generation(generation).map_err(internal)?;
+        let Some(live) = self.live.as_mut().filter(|live| live.record.number == spawn) else {
+            return Ok(CommandResult::Done);
+        };
+        // If the shim is gone already, its end is about to be heard.
+        let _sent = live.shim.send(&ShimRequest::Stop { grace_ms, force }).await;
+        live.state = SpawnState::Stopping;
+        self.report().await;
+        Ok(CommandResult::Done)
+    }
+
+    async fn purge(&mut self) -> Answer {
+        if self.live.is_some() {
+            return Err(CommandError::new("already_running", "the session is running: stop it first"));
+        }
+        let files = self.files.clone();
+        blocking(move || files.remove()).await.map_err(internal)?;
+        self.context.outbox.purged(self.id).map_err(|error| internal(io::Error::other(error)))?;
+        if let Some(record) = self.record.take() {
+            self.context.registry().release_slot(record.slot);
+        }
+        self.purged = true;
+        info!(session.id = %self.id, "session purged");
+        Ok(CommandResult::Done)
+    }
+
+    fn raise_generation(&mut self, generation: u64) -> io::Result<()> {
+        if let Some(record) = &mut self.record
+            && generation > record.generation
+        {
+            record.generation = generation;
+            self.files.write_record(record)?;
+        }
+        Ok(())
+    }
+
+    /// Finds the newest spawn of a session that is on disk: its shim, or its end.
+    async fn adopt(&mut self, tasks: &TaskGroup) -> io::Result<()> {
+        let Some(number) = self.files.spawns()?.pop() else { return Ok(()) };
+        let files = self.files.spawn(number);
+        let Ok(record) = files.record() else { return Ok(()) };
+        if files.exit()?.is_none() {
+            match self.connect(&files, record.clone(), tasks).await {
+                Ok(()) => {
+                    info!(session.id = %self.id, spawn = number, "running spawn adopted");
+                    self.audit("spawn.readopted", number);
+                    return Ok(());
+                }
+                Err(error) => info!(session.id = %self.id, spawn = number, %error, "spawn has no shim any more"),
+            }
+        }
+        self.conclude(&record, tasks).await;
+        Ok(())
+    }
+
+    /// Connects to the shim of a spawn and takes it as the living one.
+    async fn connect(&mut self, files: &SpawnFiles, mut record: SpawnRecord, tasks: &TaskGroup) -> io::Result<()> {
+        let (told, ended) = oneshot::channel();
+        let context = &self.context;
+        let (shim, hello) =
+            shim_client::connect(files, tasks, context.link.clone(), Arc::clone(&context.streams), told).await?;
+        record.size = hello.size;
+        self.live = Some(Live { record, state: SpawnState::Running, shim, ended });
+        self.publish();
+        Ok(())
+    }
+
+    async fn ended(&mut self, end: ShimEnd, tasks: &TaskGroup) {
+        let Some(live) = self.live.take() else { return };
+        let files = self.files.spawn(live.record.number);
+        let unknown = matches!(end, ShimEnd::Gone) && matches!(files.exit(), Ok(None));
+        // A connection can break without its shim: then the spawn lives on, and its streams start anew.
+        if unknown && self.connect(&files, live.record.clone(), tasks).await.is_ok() {
+            warn!(session.id = %self.id, "the connection to a shim broke and was made again");
+            for orphan in self.context.streams.orphans(self.id, live.record.number) {
+                let error = CommandError::new("interrupted", "the connection to the session's terminal broke");
+                self.context.link.send(&HostMessage::WatchFailed { stream: orphan.stream, error }).await;
+            }
+            return;
+        }
+        self.conclude(&live.record, tasks).await;
+    }
+
+    /// Notes the end of a spawn, making its records first if its shim was killed; its streams are served from the journal from here on.
+    async fn conclude(&mut self, record: &SpawnRecord, tasks: &TaskGroup) {
+        self.conclude_with(record, None, tasks).await;
+    }
+
+    /// The same, for an end whose reason is known here better than from the records.
+    async fn conclude_with(&mut self, record: &SpawnRecord, known: Option<Exit>, tasks: &TaskGroup) {
+        let files = self.files.spawn(record.number);
+        if matches!(files.exit(), Ok(None)) {
+            recover(&self.context.shim, &files, record.number).await;
+        }
+        let (found, ended_at) = match files.exit() {
+            Ok(Some(found)) => found,
+            Ok(None) | Err(_) => (no_record(), OffsetDateTime::now_utc()),
+        };
+        let mut exit = known.unwrap_or(found);
+        if exit.reason == ExitReason::ShimLost && record.boot_id != self.context.boot_id {
+            exit.reason = ExitReason::HostRebooted;
+            exit.detail = "the host was rebooted under the session; restart it".to_owned();
+        }
+        let mut report =
+            self.report_of(record, if exit.reason.is_exit() { SpawnState::Exited } else { SpawnState::Failed });
+        info!(session.id = %self.id, spawn = record.number, reason = ?exit.reason, "spawn ended");
+        report.ended_at = Some(ended_at);
+        report.exit = Some(exit);
+        if let Err(error) = self.context.outbox.ended(&report) {
+            warn!(session.id = %self.id, error = chain(&error), "the end of a spawn could not be put into the outbox");
+        }
+        self.view.send_replace(SessionView { newest: Some(report), shim: None });
+        let context = &self.context;
+        for orphan in context.streams.orphans(self.id, record.number) {
+            let spawn = (self.id, record.number, files.clone());
+            streams::serve_ended(tasks, &context.streams, context.link.clone(), spawn, orphan, orphan.next.is_none());
+        }
+    }
+
+    fn report_of(&self, record: &SpawnRecord, state: SpawnState) -> SpawnReport {
+        let seq = SpawnState::ALL.iter().position(|known| *known == state).unwrap_or(0) as u64;
+        SpawnReport {
+            session: self.id,
+            spawn: record.number,
+            generation: record.generation,
+            seq,
+            state,
+            size: record.size,
+            command: record.command.clone(),
+            started_at: record.started_at,
+            ended_at: None,
+            exit: None,
+        }
+    }
+
+    /// Shows the living spawn to others.
+    fn publish(&self) {
+        if let Some(live) = &self.live {
+            let newest = Some(self.report_of(&live.record, live.state));
+            self.view.send_replace(SessionView { newest, shim: Some(Arc::clone(&live.shim)) });
+        }
+    }
+
+    /// Shows the living spawn to others and to the control plane.
+    async fn report(&self) {
+        self.publish();
+        if let Some(live) = &self.live {
+            self.context.link.send(&HostMessage::Report(self.report_of(&live.record, live.state))).await;
+        }
+    }
+
+    fn audit(&self, action: &str, spawn: u32) {
+        let item = OutboxItem::Audit {
+            id: EventId::generate(),
+            at: OffsetDateTime::now_utc(),
+            session: Some(self.id),
+            action: action.to_owned(),
+            detail: serde_json::json!({ "spawn": spawn }),
+        };
+        if let Err(error) = self.context.outbox.audit(&item) {
+            warn!(session.id = %self.id, action, error = chain(&error), "an audit entry could not be put into the outbox");
+        }
+    }
+}
+
+async fn request(shim: &ShimClient, make: impl FnOnce(u64) -> ShimRequest) -> Answer {
+    Ok(match shim.request(make).await? {
+        ShimOutcome::Written { written, offset } => CommandResult::Written { written, offset },
+        ShimOutcome::Screen(screen) => CommandResult::Screen(screen),
+        ShimOutcome::Done => CommandResult::Done,
+        ShimOutcome::Error(error) => return Err(error),
+    })
+}
+
+fn internal(error: impl std::error::Error) -> CommandError {
+    CommandError::new("internal", chain(&error))
+}
+
+fn no_record() -> Exit {
+    let detail = "the session's terminal process was killed and left no record".to_owned();
+    Exit { code: None, signal: None, reason: ExitReason::ShimLost, detail }
+}
+
+/// Has the shim program write the records of a spawn from its journal: the bytes in it are parsed in a process of their own.
+async fn recover(shim: &std::path::Path, files: &SpawnFiles, number: u32) {
+    let (shim, dir): (PathBuf, PathBuf) = (shim.to_owned(), files.path().to_owned());
+    let run = move || {
+        Process::new(shim)
+            .arg("recover")
+            .arg(dir)
+            .arg(number.to_string())
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+    };
+    match blocking(run).await {
+        Ok(status) if status.success() => {}
+        Ok(status) => warn!(%status, "the records of a lost spawn could not be made"),
+        Err(error) => warn!(%error, "the records of a lost spawn could not be made"),
+    }
+}
+
+/// Runs something that blocks beside the tasks.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+}

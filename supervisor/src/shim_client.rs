@@ -1,0 +1,217 @@
+//! The connection to one shim. Frames of streams pass through it untouched, in both directions and without a task in between.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use agentapi_shared::WindowSize;
+use agentapi_shared::frame::Header;
+use agentapi_shared::link::{CommandError, HostMessage};
+use agentapi_shared::runtime::{OnEnd, TaskGroup};
+use agentapi_shared::shim::{
+    PACKET_FRAME, PACKET_HEADER_BYTES, PACKET_JSON, PROTOCOL, SOCKET, ShimEvent, ShimOutcome, ShimRequest,
+    packet_header, parse_packet_header,
+};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use crate::files::SpawnFiles;
+use crate::link::LinkSender;
+use crate::streams::StreamTable;
+
+/// A shim answers at once; one that does not is broken.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A screen with 10,000 rows takes milliseconds, input that a program does not read may wait this long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Read at once. The buffer exists only while something is being read: an idle shim costs none.
+const READ_BYTES: usize = 128 * 1024;
+
+/// Requests to a shim.
+#[derive(Debug)]
+pub(crate) struct ShimClient {
+    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    pending: Mutex<HashMap<u64, oneshot::Sender<ShimOutcome>>>,
+    next_id: AtomicU64,
+}
+
+/// How a connection ended, told to its session.
+#[derive(Debug)]
+pub(crate) enum ShimEnd {
+    /// The program ended; the records are written.
+    Exited,
+    /// The connection broke.
+    Gone,
+}
+
+/// What a shim said of itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShimHello {
+    pub(crate) size: WindowSize,
+}
+
+/// Connects to the shim of a spawn. `ended` hears how the connection ends, once.
+pub(crate) async fn connect(
+    files: &SpawnFiles,
+    tasks: &TaskGroup,
+    link: LinkSender,
+    streams: Arc<StreamTable>,
+    ended: oneshot::Sender<ShimEnd>,
+) -> io::Result<(Arc<ShimClient>, ShimHello)> {
+    let socket = files.with_short_path(SOCKET, |path| {
+        let socket = std::os::unix::net::UnixStream::connect(path)?;
+        socket.set_nonblocking(true)?;
+        UnixStream::from_std(socket)
+    })?;
+    let (reader, writer) = socket.into_split();
+    let mut packets = Packets { reader, buffer: BytesMut::new() };
+    let client = Arc::new(ShimClient {
+        writer: tokio::sync::Mutex::new(writer),
+        pending: Mutex::default(),
+        next_id: AtomicU64::new(1),
+    });
+    client.send(&ShimRequest::Hello { protocol: PROTOCOL }).await?;
+    let hello = tokio::time::timeout(HELLO_TIMEOUT, packets.hello()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let shim = Arc::clone(&client);
+    tasks.spawn("shim", OnEnd::Continue, async move {
+        let end = shim.read(&mut packets, &link, &streams).await;
+        shim.pending().clear();
+        // A session that is gone does not need to know.
+        let _told = ended.send(end);
+    });
+    Ok((client, hello))
+}
+
+impl ShimClient {
+    fn pending(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<ShimOutcome>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request that has no answer of its own.
+    pub(crate) async fn send(&self, request: &ShimRequest) -> io::Result<()> {
+        let body = serde_json::to_vec(request)?;
+        self.send_packet(PACKET_JSON, &body).await
+    }
+
+    /// Passes a binary frame on.
+    pub(crate) async fn send_frame(&self, frame: &[u8]) -> io::Result<()> {
+        self.send_packet(PACKET_FRAME, frame).await
+    }
+
+    async fn send_packet(&self, kind: u8, body: &[u8]) -> io::Result<()> {
+        let head = packet_header(kind, body.len());
+        let mut packet = Vec::with_capacity(head.len() + body.len());
+        packet.extend_from_slice(&head);
+        packet.extend_from_slice(body);
+        self.writer.lock().await.write_all(&packet).await
+    }
+
+    /// Sends a request and waits for its outcome.
+    pub(crate) async fn request(&self, make: impl FnOnce(u64) -> ShimRequest) -> Result<ShimOutcome, CommandError> {
+        let gone = || CommandError::new("not_running", "the session's terminal has just ended");
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (done, outcome) = oneshot::channel();
+        self.pending().insert(id, done);
+        if self.send(&make(id)).await.is_err() {
+            self.pending().remove(&id);
+            return Err(gone());
+        }
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, outcome).await;
+        self.pending().remove(&id);
+        match answer {
+            Ok(Ok(ShimOutcome::Error(error))) => Err(error),
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => Err(CommandError::new("timeout", "the session's terminal did not answer in time")),
+        }
+    }
+
+    /// Reads until the end.
+    async fn read(&self, packets: &mut Packets, link: &LinkSender, streams: &StreamTable) -> ShimEnd {
+        loop {
+            let (kind, body) = match packets.next().await {
+                Ok(packet) => packet,
+                Err(_) => return ShimEnd::Gone,
+            };
+            if kind == PACKET_FRAME {
+                if let Ok((header, payload)) = Header::parse(&body) {
+                    streams.passed(&header, payload.len());
+                    link.send_frame(body).await;
+                }
+                continue;
+            }
+            match serde_json::from_slice(&body) {
+                Ok(ShimEvent::Exited { .. }) => return ShimEnd::Exited,
+                Ok(event) => self.pass_on(event, link, streams).await,
+                // An event of a later shim; this supervisor cannot need it.
+                Err(error) => warn!(%error, "unknown event of a shim"),
+            }
+        }
+    }
+
+    async fn pass_on(&self, event: ShimEvent, link: &LinkSender, streams: &StreamTable) {
+        let message = match event {
+            ShimEvent::Reply { id, outcome } => {
+                if let Some(waiting) = self.pending().remove(&id) {
+                    // Whoever asked may have given up.
+                    let _told = waiting.send(outcome);
+                }
+                return;
+            }
+            ShimEvent::Watched { stream, size, first_offset, offset, resumed } => {
+                streams.started(stream, offset, resumed);
+                HostMessage::Watched { stream, size, first_offset, offset, resumed }
+            }
+            ShimEvent::Resized { stream, offset, size } => HostMessage::Resized { stream, offset, size },
+            ShimEvent::InputDone { stream, seq, error } => HostMessage::InputDone { stream, seq, error },
+            ShimEvent::Hello { .. } | ShimEvent::Exited { .. } => return,
+        };
+        link.send(&message).await;
+    }
+}
+
+/// Packets as they come in.
+struct Packets {
+    reader: OwnedReadHalf,
+    buffer: BytesMut,
+}
+
+impl Packets {
+    async fn next(&mut self) -> io::Result<(u8, Bytes)> {
+        loop {
+            if let Some(header) = self.buffer.first_chunk::<PACKET_HEADER_BYTES>() {
+                let (length, kind) = parse_packet_header(*header).ok_or(io::ErrorKind::InvalidData)?;
+                if self.buffer.len() >= PACKET_HEADER_BYTES + length {
+                    self.buffer.advance(PACKET_HEADER_BYTES);
+                    let body = self.buffer.split_to(length).freeze();
+                    return Ok((kind, body));
+                }
+                self.buffer.reserve(PACKET_HEADER_BYTES + length - self.buffer.len());
+            }
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+                self.reader.readable().await?;
+                self.buffer.reserve(READ_BYTES);
+            }
+            match self.reader.try_read_buf(&mut self.buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.reader.readable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn hello(&mut self) -> io::Result<ShimHello> {
+        let (_, body) = self.next().await?;
+        match serde_json::from_slice(&body)? {
+            ShimEvent::Hello { size, .. } => Ok(ShimHello { size }),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}

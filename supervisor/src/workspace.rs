@@ -1,0 +1,100 @@
+//! From a workspace that was asked for to a directory that may be given.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use agentapi_shared::jail::FileIdentity;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+/// A directory of the host that a session may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostDir {
+    pub(crate) path: PathBuf,
+    pub(crate) identity: FileIdentity,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// Why a workspace is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkspaceError {
+    /// It is not an absolute plain path.
+    #[error("workspace.path `{0}` must be absolute and without `..`")]
+    NotPlain(String),
+    /// It is below none of the roots.
+    #[error(
+        "workspace.path `{path}` is below none of this host's workspace roots ({roots}): start the host with --workspace-root for it"
+    )]
+    OutsideRoots { path: String, roots: String },
+    /// It leads out of the root, through a symbolic link.
+    #[error("workspace.path `{0}` leads out of its workspace root")]
+    LeavesRoot(String),
+    /// It is not there, or no directory.
+    #[error("workspace.path `{path}` cannot be used")]
+    Unusable { path: String, source: io::Error },
+}
+
+/// The directory at `path`, which must lie below one of `roots` with every link followed.
+pub(crate) fn resolve(path: &str, roots: &[PathBuf]) -> Result<HostDir, WorkspaceError> {
+    let asked = Path::new(path);
+    let plain = asked.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if !asked.is_absolute() || !plain {
+        return Err(WorkspaceError::NotPlain(path.to_owned()));
+    }
+    let Some((root, below)) = roots.iter().find_map(|root| Some((root, asked.strip_prefix(root).ok()?))) else {
+        let roots = roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ");
+        return Err(WorkspaceError::OutsideRoots { path: path.to_owned(), roots });
+    };
+    let unusable = |source: io::Error| WorkspaceError::Unusable { path: path.to_owned(), source };
+    let root = File::open(root).map_err(unusable)?;
+    let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let dir = openat2(&root, below, how).map_err(|errno| match errno {
+        Errno::EXDEV | Errno::ELOOP => WorkspaceError::LeavesRoot(path.to_owned()),
+        other => unusable(other.into()),
+    })?;
+    describe(dir).map_err(unusable)
+}
+
+/// A directory of our own.
+pub(crate) fn own(path: &Path) -> io::Result<HostDir> {
+    describe(File::open(path)?.into())
+}
+
+fn describe(dir: OwnedFd) -> io::Result<HostDir> {
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()))?;
+    let stat = File::from(dir).metadata()?;
+    Ok(HostDir { path, identity: FileIdentity { dev: stat.dev(), ino: stat.ino() }, uid: stat.uid(), gid: stat.gid() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_directories_below_a_root_are_given() {
+        let base = std::env::temp_dir().join(format!("agentapi-workspace-{}", agentapi_shared::SessionId::generate()));
+        let root = base.join("root");
+        std::fs::create_dir_all(root.join("project")).unwrap();
+        std::fs::create_dir_all(base.join("elsewhere")).unwrap();
+        symlink("../elsewhere", root.join("out")).unwrap();
+        symlink("project", root.join("in")).unwrap();
+        let ask = |path: PathBuf| resolve(path.to_str().unwrap(), std::slice::from_ref(&root));
+        assert_eq!(ask(root.join("project")).unwrap().path, root.join("project"));
+        assert_eq!(ask(root.join("in")).unwrap().path, root.join("project"));
+        assert_eq!(ask(root.clone()).unwrap().path, root);
+        assert!(matches!(ask(root.join("out")), Err(WorkspaceError::LeavesRoot(_))));
+        assert!(matches!(ask(base.join("elsewhere")), Err(WorkspaceError::OutsideRoots { .. })));
+        assert!(matches!(ask(root.join("../elsewhere")), Err(WorkspaceError::NotPlain(_))));
+        assert!(matches!(ask("project".into()), Err(WorkspaceError::NotPlain(_))));
+        assert!(matches!(ask(root.join("missing")), Err(WorkspaceError::Unusable { .. })));
+        std::fs::remove_dir_all(base).unwrap();
+    }
+}

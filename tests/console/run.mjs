@@ -1,0 +1,49 @@
+// Drives the console of a running AgentAPI in headless Chromium, as a person would, and says what held.
+//   node tests/console/run.mjs --url URL --login-url URL [--out DIR] [--chromium PATH] [--only NAME]
+// Checks run in order: the later ones use the browser that the first ones logged in. Exit code 0 only if all of them held.
+import { launch, openPage, parseArgs } from './lib.mjs';
+import * as login from './checks/login.mjs';
+import * as terminal from './checks/terminal.mjs';
+import * as viewers from './checks/viewers.mjs';
+import * as lifecycle from './checks/lifecycle.mjs';
+import * as keyboard from './checks/keyboard.mjs';
+import * as look from './checks/look.mjs';
+import * as phone from './checks/phone.mjs';
+
+const options = parseArgs(process.argv.slice(2));
+const browser = await launch(options);
+const complaints = [];
+const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: 'dark' });
+const page = await openPage(context, complaints);
+const env = { options, browser, context, page, complaints, open: (other) => openPage(other, complaints) };
+
+let passed = 0;
+let failed = 0;
+let broken = false;
+for (const [group, { checks }] of Object.entries({ login, terminal, viewers, lifecycle, keyboard, look, phone })) {
+  for (const [name, run] of Object.entries(checks)) {
+    if (options.only && group !== 'login' && group !== options.only) continue;
+    const label = `${group}: ${name}`;
+    if (broken) {
+      console.log(`not ok - ${label} (not tried: nobody is logged in)`);
+      failed += 1;
+      continue;
+    }
+    const started = Date.now();
+    try {
+      await run(env);
+      if (complaints.length > 0) throw new Error(`the page complained: ${complaints.splice(0).join(' | ')}`);
+      passed += 1;
+      console.log(`ok - ${label} (${Date.now() - started} ms)`);
+    } catch (error) {
+      failed += 1;
+      complaints.length = 0;
+      broken ||= group === 'login';
+      console.log(`not ok - ${label}\n  ${String(error.stack ?? error).replaceAll('\n', '\n  ')}`);
+      await env.page.screenshot(options.out ? { path: `${options.out}/failed-${group}-${passed + failed}.png` } : {}).catch(() => undefined);
+    }
+  }
+}
+await browser.close();
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed === 0 && passed > 0 ? 0 : 1);

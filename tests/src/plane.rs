@@ -1,0 +1,205 @@
+//! A control plane that speaks the real link protocol and does only what a test tells it.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use agentapi_shared::frame::{FrameType, Header};
+use agentapi_shared::link::{
+    Command, CommandError, CommandResult, HostHello, HostMessage, OutboxItem, Outcome, PlaneMessage, SUBPROTOCOL,
+    SpawnReport, StartSpawn,
+};
+use agentapi_shared::{HostId, SessionId, SpawnState};
+use anyhow::{Context, Result, bail};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+
+use crate::wait::soon;
+
+/// The token of the host under test.
+const TOKEN: &str = "aah_test";
+
+/// Where a supervisor connects to.
+#[derive(Debug)]
+pub struct Plane {
+    listener: TcpListener,
+}
+
+/// One linked host.
+#[derive(Debug)]
+pub struct Link {
+    socket: WebSocketStream<TcpStream>,
+    /// What the host said first.
+    pub hello: HostHello,
+    next_id: u64,
+    /// Received, but not what was waited for.
+    backlog: VecDeque<Received>,
+}
+
+/// Something the host sent.
+#[derive(Debug, Clone)]
+pub enum Received {
+    /// A text frame.
+    Message(HostMessage),
+    /// A binary frame.
+    Frame(Header, Vec<u8>),
+}
+
+impl Plane {
+    /// Listens on a free port of loopback and writes the credential file for it.
+    pub async fn listen(dir: &Path) -> Result<(Self, PathBuf)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("ws://{}/api/v1/link", listener.local_addr()?);
+        let path = dir.join("host-credential.json");
+        std::fs::write(&path, serde_json::json!({ "url": url, "token": TOKEN }).to_string())?;
+        Ok((Self { listener }, path))
+    }
+
+    /// The next link, after its hello.
+    pub async fn accept(&self) -> Result<Link> {
+        let (stream, _) = soon("a link", self.listener.accept()).await?;
+        stream.set_nodelay(true)?;
+        #[expect(clippy::result_large_err, reason = "the callback's type is not ours")]
+        let check = |request: &Request, mut response: Response| {
+            let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+            assert_eq!(header("authorization"), Some(format!("Bearer {TOKEN}").as_str()));
+            assert_eq!(header("sec-websocket-protocol"), Some(SUBPROTOCOL));
+            response.headers_mut().insert("sec-websocket-protocol", http::HeaderValue::from_static(SUBPROTOCOL));
+            Ok(response)
+        };
+        let mut socket = tokio_tungstenite::accept_hdr_async(stream, check).await?;
+        let hello = match soon("the hello", socket.next()).await.context("link closed")?? {
+            Message::Text(text) => match serde_json::from_str(&text)? {
+                HostMessage::Hello(hello) => *hello,
+                other => bail!("instead of a hello: {other:?}"),
+            },
+            other => bail!("instead of a hello: {other:?}"),
+        };
+        let mut link = Link { socket, hello, next_id: 1, backlog: VecDeque::new() };
+        link.send(&PlaneMessage::Welcome { host: HostId::generate() }).await?;
+        Ok(link)
+    }
+}
+
+impl Link {
+    /// Sends a message.
+    pub async fn send(&mut self, message: &PlaneMessage) -> Result<()> {
+        Ok(self.socket.send(Message::text(serde_json::to_string(message)?)).await?)
+    }
+
+    /// Types on a stream.
+    pub async fn input(&mut self, stream: u32, seq: u64, bytes: &[u8]) -> Result<()> {
+        let frame = Header::new(FrameType::Input, stream, seq).with_payload(bytes);
+        Ok(self.socket.send(Message::Binary(frame.into())).await?)
+    }
+
+    async fn receive(&mut self) -> Result<Received> {
+        loop {
+            match soon("a message of the host", self.socket.next()).await.context("link closed")?? {
+                Message::Text(text) => return Ok(Received::Message(serde_json::from_str(&text)?)),
+                Message::Binary(frame) => {
+                    let (header, payload) = Header::parse(&frame)?;
+                    return Ok(Received::Frame(header, payload.to_vec()));
+                }
+                Message::Close(_) => bail!("link closed"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The first thing received, now or later, from which `pick` makes something; the rest stays for others.
+    pub async fn wait_for<T>(&mut self, mut pick: impl FnMut(&Received) -> Option<T>) -> Result<T> {
+        for (index, received) in self.backlog.iter().enumerate() {
+            if let Some(found) = pick(received) {
+                self.backlog.remove(index);
+                return Ok(found);
+            }
+        }
+        loop {
+            let received = self.receive().await?;
+            if let Some(found) = pick(&received) {
+                return Ok(found);
+            }
+            self.backlog.push_back(received);
+        }
+    }
+
+    /// Has the host do something and waits for its answer.
+    pub async fn command(
+        &mut self,
+        session: SessionId,
+        command: Command,
+    ) -> Result<Result<CommandResult, CommandError>> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.send(&PlaneMessage::Command { id, session, command: Box::new(command) }).await?;
+        self.wait_for(|received| match received {
+            Received::Message(HostMessage::Reply { id: of, outcome }) if *of == id => Some(match outcome {
+                Outcome::Done(result) => Ok(result.clone()),
+                Outcome::Error(error) => Err(error.clone()),
+            }),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Starts spawn 1 of a new session and waits until it runs.
+    pub async fn start(&mut self, command: &[&str]) -> Result<SessionId> {
+        let session = SessionId::generate();
+        let accepted = self.command(session, Command::Start(custom(command))).await?;
+        if let Err(error) = accepted {
+            bail!("start refused: {error}");
+        }
+        self.report(session, SpawnState::Running).await?;
+        Ok(session)
+    }
+
+    /// The report that a session's spawn has come to that state, by whatever way.
+    pub async fn report(&mut self, session: SessionId, state: SpawnState) -> Result<SpawnReport> {
+        self.wait_for(|received| {
+            let report = match received {
+                Received::Message(HostMessage::Report(report)) => report,
+                Received::Message(HostMessage::Outbox { item: OutboxItem::Ended(report), .. }) => report,
+                _ => return None,
+            };
+            (report.session == session && (report.state == state || report.state.is_ended())).then(|| report.clone())
+        })
+        .await
+    }
+
+    /// Collects the output of a stream until `done`.
+    pub async fn output(&mut self, stream: u32, mut done: impl FnMut(&[u8]) -> bool) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while !done(&all) {
+            let bytes = self
+                .wait_for(|received| match received {
+                    Received::Frame(header, bytes)
+                        if header.stream == stream && header.frame_type == FrameType::Output =>
+                    {
+                        Some(bytes.clone())
+                    }
+                    _ => None,
+                })
+                .await?;
+            all.extend(bytes);
+        }
+        Ok(all)
+    }
+}
+
+/// Spawn 1 of a command, with everything else as it comes.
+#[must_use]
+pub fn custom(command: &[&str]) -> StartSpawn {
+    StartSpawn {
+        spawn: 1,
+        generation: 1,
+        agent: agentapi_shared::api::CUSTOM_AGENT.to_owned(),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        args: Vec::new(),
+        env: None,
+        size: agentapi_shared::WindowSize::DEFAULT,
+        workspace: agentapi_shared::api::Workspace::default(),
+    }
+}

@@ -1,0 +1,68 @@
+//! Processes of a test: where the binaries are, and a child that does not outlive its test.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::wait::soon;
+
+/// A binary of this workspace, as the build that made this test made it.
+///
+/// # Panics
+/// If it is not there: `cargo build --workspace --all-targets` comes first.
+#[must_use]
+#[expect(clippy::expect_used, reason = "a test without its binaries is no test")]
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this program's path");
+    let dir = test.ancestors().nth(2).expect("target/debug/deps/test");
+    let path = dir.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace --all-targets` first", path.display());
+    path
+}
+
+/// A running program whose standard output is read line by line. Killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Daemon {
+    /// Starts it, its log going to `log`.
+    pub fn start(mut command: std::process::Command, log: &Path) -> Result<Self> {
+        let log = File::options().create(true).append(true).open(log)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut child = Command::from(command).kill_on_drop(true).spawn()?;
+        let stdout = child.stdout.take().context("standard output")?;
+        Ok(Self { child, lines: BufReader::new(stdout).lines() })
+    }
+
+    /// The next line it prints.
+    pub async fn line(&mut self) -> Result<String> {
+        soon("a line of the daemon", self.lines.next_line()).await?.context("the daemon ended; see its log")
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// If it has been waited for.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a defect of the test")]
+    pub fn pid(&self) -> i32 {
+        self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("a running child")
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {
+        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal)?)
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> Result<std::process::ExitStatus> {
+        Ok(soon("the end of the daemon", self.child.wait()).await?)
+    }
+}

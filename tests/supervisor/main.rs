@@ -1,0 +1,4 @@
+//! The supervisor and its shims as real processes, against a control plane that does what each test says.
+
+mod harness;
+mod sessions;

@@ -1,0 +1,111 @@
+// The bodies of the REST API that the console reads and writes, as the control plane's OpenAPI document describes them.
+
+import type { WindowSize } from '../terminal/codec.ts';
+
+export type SpawnState = 'pending' | 'starting' | 'running' | 'stopping' | 'exited' | 'failed' | 'lost';
+
+export interface Exit {
+  code: number | null;
+  signal: string | null;
+  reason: string;
+  detail: string;
+}
+
+export interface Spawn {
+  number: number;
+  state: SpawnState;
+  started: string | null;
+  ended: string | null;
+  exit: Exit | null;
+}
+
+export interface Workspace {
+  source: 'empty' | 'path';
+  path?: string;
+}
+
+export interface Session {
+  id: string;
+  name: string | null;
+  labels: Record<string, string>;
+  agent: string;
+  command: string[];
+  state: SpawnState;
+  state_reason: string | null;
+  agent_status: { status: string; reason: string | null } | null;
+  unreachable: boolean;
+  size: WindowSize;
+  workspace: Workspace;
+  host_id: string | null;
+  spawns: Spawn[];
+  created_by: string;
+  created_at: string;
+  exit: Exit | null;
+}
+
+export interface CreateSession {
+  agent: string;
+  command?: string[];
+  args?: string[];
+  name?: string;
+  labels?: Record<string, string>;
+  env?: Record<string, string>;
+  size?: WindowSize;
+  workspace?: Workspace;
+}
+
+export interface Host {
+  id: string;
+  connected: boolean;
+  last_seen_at: string | null;
+  version: string | null;
+  facts: HostFacts | null;
+  sessions_running: number;
+}
+
+export interface HostFacts {
+  hostname: string;
+  kernel: string;
+  arch: string;
+  isolation: string;
+  workspace_roots: string[];
+}
+
+export interface Agent {
+  name: string;
+  title: string;
+  command: string[];
+  installed_on: { host_id: string; version: string | null }[];
+  install: string | null;
+}
+
+export interface Page<T> {
+  data: T[];
+  next_cursor: string | null;
+}
+
+export interface Me {
+  name: string;
+  organization: string;
+  role: string;
+  version: string;
+}
+
+export interface Problem {
+  title: string;
+  status: number;
+  code: string;
+  detail: string;
+  request_id: string;
+  errors?: { field: string; message: string }[];
+}
+
+export type ServerEvent =
+  | { event: 'hello'; resume: 'resumed' | 'gap' }
+  | { event: 'session'; session: Session }
+  | { event: 'session_purged'; id: string }
+  | { event: 'host'; host: Host };
+
+export function isEnded(state: SpawnState): boolean {
+  return state === 'exited' || state === 'failed' || state === 'lost';
+}
