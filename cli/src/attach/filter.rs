@@ -113,7 +113,10 @@ impl Filter {
         match byte {
             0..0x80 => self.ascii(byte, out),
             0xc2..=0xf4 => self.partial.push(byte),
-            _ => self.invalid(byte, out),
+            _ => {
+                self.partial.push(byte);
+                self.not_a_character(out);
+            }
         }
     }
 
@@ -144,20 +147,12 @@ impl Filter {
         self.partial.clear();
     }
 
+    /// Bytes that are no text, or an unfinished character: shown as the host's terminal shows them, so that no terminal can obey them.
     fn not_a_character(&mut self, out: &mut Vec<u8>) {
-        for byte in std::mem::take(&mut self.partial) {
-            self.invalid(byte, out);
-        }
-    }
-
-    /// A byte that is no text. A bare C1 byte is replaced as the host's terminal shows it, so that no terminal can obey it.
-    fn invalid(&mut self, byte: u8, out: &mut Vec<u8>) {
         if self.state == State::Ground {
-            match byte {
-                0x80..=0x9f => out.extend_from_slice("\u{fffd}".as_bytes()),
-                _ => out.push(byte),
-            }
+            out.extend_from_slice(String::from_utf8_lossy(&self.partial).as_bytes());
         }
+        self.partial.clear();
     }
 
     fn ascii(&mut self, byte: u8, out: &mut Vec<u8>) {

@@ -182,7 +182,7 @@ fn sequences_cut_short_by_others_do_not_open_a_way_through() {
 #[test]
 fn bare_control_bytes_above_ascii_are_shown_not_obeyed() {
     assert_eq!(filtered(&[b"a\x9b6n"]), "a\u{fffd}6n".as_bytes());
-    assert_eq!(filtered(&[b"\xe2\x9bx"]), b"\xe2\xef\xbf\xbdx");
+    assert_eq!(filtered(&[b"\xe2\x9bx"]), "\u{fffd}x".as_bytes());
 }
 
 #[test]

@@ -20,7 +20,7 @@ impl Script {
             name: "daemon",
             program: "/bin/sh".into(),
             arguments: Box::new(move |last| {
-                let last = last.map(|value| value["ready"].to_string()).unwrap_or_default();
+                let last = last.map(|value| value["ready"].as_str().unwrap_or_default().to_owned()).unwrap_or_default();
                 let script = format!("LAST='{last}'; DIR='{}'; {code}", dir.display());
                 vec!["-c".into(), script.into()]
             }),
