@@ -162,7 +162,7 @@ fn already_running(plan: &UpPlan, pid: Option<i32>) -> Failure {
     Failure::new(
         ExitKind::Conflict,
         format!(
-            "agentapi is already running{url} (data dir {}{pid}). `agentapi open` makes a login link, `agentapi down` ends it",
+            "already running{url} (data dir {}{pid}). `agentapi open` makes a login link, `agentapi down` ends it",
             plan.data.root().display()
         ),
     )

@@ -37,7 +37,8 @@ pub(crate) fn refused(status: u16, body: &[u8]) -> Failure {
 
 fn describe(problem: &Problem) -> String {
     let mut words = clean(&problem.detail);
-    for field in &problem.errors {
+    // A single field is usually what the detail speaks of already.
+    for field in problem.errors.iter().filter(|field| !problem.detail.contains(&field.message)) {
         // Writing to a String cannot fail.
         let _infallible = write!(words, "\n  {}: {}", clean(&field.field), clean(&field.message));
     }

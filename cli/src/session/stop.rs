@@ -15,7 +15,12 @@ const AFTER_GRACE: Duration = Duration::from_secs(30);
 
 pub(super) async fn restart(context: &Context<'_>, args: &RestartArgs) -> anyhow::Result<()> {
     let id = select::resolve(&context.client, &args.session.session).await?.id;
-    let session = context.client.restart(id, args.stop).await?;
+    let session = context.client.restart(id, args.stop).await.map_err(|failure| {
+        if failure.code() != ExitKind::Conflict as u8 {
+            return failure;
+        }
+        Failure::new(ExitKind::Conflict, "it still runs: `agentapi session restart --stop` stops it first")
+    })?;
     match context.format {
         Format::Json => output::json(&session),
         Format::Text => {

@@ -73,7 +73,7 @@ pub(super) async fn screen(context: &Context<'_>, args: &ScreenArgs) -> anyhow::
     let screen = context.client.screen(id, format, args.scrollback, args.spawn).await?;
     match (context.format, format) {
         (Format::Json, _) => output::json(&screen)?,
-        (Format::Text, ScreenFormat::Text) => output::line(&output::clean_lines(&screen.text)),
+        (Format::Text, ScreenFormat::Text) => output::line(output::clean_lines(&screen.text).trim_end_matches('\n')),
         (Format::Text, ScreenFormat::Ansi) => {
             // Colours may reach our terminal, questions and clipboard writes may not.
             let mut filter = Filter::new(FilterPolicy { clipboard: false });

@@ -48,7 +48,7 @@ pub(super) async fn wait(context: &Context<'_>, args: &WaitArgs) -> anyhow::Resu
 
 async fn limited<T>(limit: Option<Duration>, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let Some(limit) = limit else { return work.await };
-    let late = |_| Failure::new(ExitKind::TimedOut, format!("not so after {limit:?}"));
+    let late = |_| Failure::new(ExitKind::TimedOut, format!("timed out after {limit:?}"));
     tokio::time::timeout(limit, work).await.map_err(late)?
 }
 

@@ -3,7 +3,9 @@
 //! One line of JSON each way: a request, then answers until the last. The socket lies in the data dir, which only its owner may enter.
 //! It is bound and opened through the directory's fd, because a socket's path may not be longer than 107 bytes and a data dir's may.
 
+use std::fs::Permissions;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -118,6 +120,7 @@ pub(crate) fn serve(data: &DataDir, view: View, group: &TaskGroup) -> anyhow::Re
         _ => {}
     }
     let listener = UnixListener::bind(&path).context("cannot make up.sock")?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).context("cannot make up.sock private")?;
     let (wishes, received) = mpsc::channel(WISHES_MAX);
     let connections = group.clone();
     let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
