@@ -59,6 +59,10 @@ enum Outcome {
 /// Attaches until detached, or until the session ends.
 pub(crate) async fn attach(client: &Client, id: SessionId, options: &Options) -> anyhow::Result<()> {
     let mode = if options.read_only { ViewerMode::Ro } else { ViewerMode::Rw };
+    if let (ViewerMode::Rw, Some(size)) = (mode, own_size()) {
+        // So that the first keyframe fits. A session that has ended keeps its size, and is shown all the same.
+        let _fits_or_not = client.resize(id, size).await;
+    }
     // Before the terminal is touched: a refusal is an ordinary error message.
     let stream = Stream::open(client, id, mode, None).await?;
     let mut attachment = Attachment::enter(client, id, mode, options)?;
@@ -332,11 +336,12 @@ impl<'a> Attachment<'a> {
         self.out.extend_from_slice(line.as_bytes());
     }
 
+    /// The title that the agent had set, or that the terminal had before us.
     fn restore_title(&mut self) {
-        let title = self.filter.observed().title.clone().unwrap_or_default();
-        self.out.extend_from_slice(b"\x1b]2;");
-        self.out.extend_from_slice(&title);
-        self.out.extend_from_slice(b"\x1b\\");
+        match &self.filter.observed().title {
+            Some(title) => self.out.extend_from_slice(&[b"\x1b]2;", &title[..], b"\x1b\\"].concat()),
+            None => self.out.extend_from_slice(b"\x1b[23;0t\x1b[22;0t"),
+        }
     }
 }
 

@@ -7,11 +7,11 @@ mod problem;
 
 use std::time::Duration;
 
-use agentapi_shared::SessionId;
 use agentapi_shared::api::{
-    Agent, CreateSession, Host, InputWritten, LoginCode, Page, RestartSession, ScreenFormat, ScreenResponse, SendInput,
-    Session,
+    Agent, CreateSession, Host, InputWritten, LoginCode, Page, ResizeSession, RestartSession, ScreenFormat,
+    ScreenResponse, SendInput, Session,
 };
+use agentapi_shared::{SessionId, WindowSize};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, Response, Url};
 use serde::Serialize;
@@ -120,6 +120,12 @@ impl Client {
     /// `POST /sessions/{id}/input`.
     pub(crate) async fn input(&self, id: SessionId, body: &SendInput) -> Result<InputWritten, Failure> {
         self.ask(Method::POST, &format!("sessions/{id}/input"), &Vec::new(), Some(body)).await
+    }
+
+    /// `POST /sessions/{id}/resize`.
+    pub(crate) async fn resize(&self, id: SessionId, size: WindowSize) -> Result<(), Failure> {
+        let body = ResizeSession { cols: size.cols().into(), rows: size.rows().into() };
+        self.send(Method::POST, &format!("sessions/{id}/resize"), &Vec::new(), Some(&body)).await.map(drop)
     }
 
     /// `GET /hosts`.
