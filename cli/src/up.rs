@@ -142,7 +142,8 @@ async fn run(plan: &UpPlan, voice: &Voice) -> anyhow::Result<()> {
         }
         Err(failure) => {
             // What failed is not the sessions' fault: they run on, and the next `up` finds them.
-            let _ended = wind_down(&daemons, None, &CancellationToken::new(), &say).await;
+            daemons.supervisor.stop().await;
+            daemons.controlplane.stop().await;
             Err(failure)
         }
     };

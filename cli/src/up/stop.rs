@@ -66,7 +66,8 @@ impl Sessions {
                         format!("stopped {}", count(stopped))
                     }
                 };
-                if tell {
+                // Of none there is nothing more to say.
+                if tell && !matches!(said, Said::Stopped { stopped: 0 }) {
                     say(words);
                 }
             }
