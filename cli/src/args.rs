@@ -24,13 +24,13 @@ pub(crate) struct Cli {
 const TOP_EXAMPLES: &str = "\
 Examples:
   agentapi up                                   start AgentAPI here, in the foreground
-  agentapi session create claude --attach       start an agent and look at it (Ctrl-\\ leaves it running)
+  agentapi session create claude --attach       start an agent and look at it
   agentapi session create -- bash -l            any command can be an agent
   agentapi session list
   agentapi session attach 5c7b1a2e
 
-Server and token come from --url and --token-file, then AGENTAPI_URL and AGENTAPI_TOKEN, then credentials.json of the
-data dir. Exit codes: agentapi help exit-codes.";
+Server and token come from --url and --token-file, then AGENTAPI_URL and AGENTAPI_TOKEN,
+then credentials.json of the data dir. Exit codes: agentapi help exit-codes.";
 
 /// What every command takes.
 #[derive(Debug, Clone, Default, Args)]
@@ -96,8 +96,9 @@ Examples:
   agentapi up --detach --listen 127.0.0.1:0     in the background, on any free port
   agentapi up --workspace-root ~/src            sessions may work below ~/src
 
-Ctrl-C and `agentapi down` stop the sessions, then the daemons; a second Ctrl-C does not wait for the agents. Killed with
--9, both daemons end too, and the sessions run on: the next `agentapi up` finds them.";
+Ctrl-C and `agentapi down` stop the sessions, then the daemons; a second Ctrl-C does not
+wait for the agents. Killed with -9, both daemons end too, and the sessions run on: the
+next `agentapi up` finds them.";
 
 /// `agentapi up`.
 #[derive(Debug, Clone, Args)]

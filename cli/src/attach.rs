@@ -7,6 +7,7 @@
 mod activity;
 mod filter;
 mod keys;
+mod signals;
 mod stream;
 mod terminal;
 
@@ -15,10 +16,11 @@ use std::time::Duration;
 use agentapi_shared::frame::INPUT_BYTES_MAX;
 use agentapi_shared::viewer::{ACK_EVERY_BYTES, ClientMessage, Resume, ServerMessage, ViewerMode};
 use agentapi_shared::{Exit, SessionId};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::time::{Instant, sleep_until};
 
 use self::keys::DetachWatch;
+use self::signals::{SignalEvent, Signals};
 use self::stream::{Closed, Incoming, Position, Stream};
 use self::terminal::Terminal;
 use crate::backoff::Backoff;
@@ -348,42 +350,4 @@ impl<'a> Attachment<'a> {
 /// Whether trying again would get the same answer.
 fn is_final(failure: &Failure) -> bool {
     [ExitKind::Refused, ExitKind::NotFound, ExitKind::Usage].iter().any(|kind| *kind as u8 == failure.code())
-}
-
-enum SignalEvent {
-    Resized,
-    End(i32),
-}
-
-/// The signals that concern an attached terminal.
-struct Signals {
-    resized: Signal,
-    ends: [(SignalKind, Signal); 4],
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        let end = |kind: SignalKind| signal(kind).map(|signal| (kind, signal));
-        Ok(Self {
-            resized: signal(SignalKind::window_change())?,
-            ends: [
-                end(SignalKind::interrupt())?,
-                end(SignalKind::terminate())?,
-                end(SignalKind::hangup())?,
-                end(SignalKind::quit())?,
-            ],
-        })
-    }
-
-    async fn next(&mut self) -> SignalEvent {
-        let [a, b, c, d] = &mut self.ends;
-        let kind = tokio::select! {
-            _ = self.resized.recv() => return SignalEvent::Resized,
-            _ = a.1.recv() => a.0,
-            _ = b.1.recv() => b.0,
-            _ = c.1.recv() => c.0,
-            _ = d.1.recv() => d.0,
-        };
-        SignalEvent::End(kind.as_raw_value())
-    }
 }

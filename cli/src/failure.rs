@@ -37,12 +37,14 @@ Exit codes of every command:
   6  a conflict: the session still runs, or another `up` does
   7  a time limit passed
 
-`session wait` ends with 0 when what it waited for is so, with 1 when it can no longer become so (the session ended
-before it ran), and with 7 after `--timeout`. With `--exit-status` it ends as the program did: its exit code, or 128 and
-the number of the signal.
-`session attach` ends with 0 when detached and when the session ended, whatever its own exit was, and with 128 and the
-number of the signal that ended it.
-`doctor` ends with 0 when all is well, 1 when something is missing that not everyone needs, 2 when sessions cannot run.";
+`session wait` ends with 0 when what it waited for is so, with 1 when it can no longer
+become so (the session ended before it ran), and with 7 after `--timeout`. With
+`--exit-status` it ends as the program did: its exit code, or 128 and the number of the
+signal.
+`session attach` ends with 0 when detached and when the session ended, whatever its own
+exit was, and with 128 and the number of the signal when a signal ended `attach` itself.
+`doctor` ends with 0 when all is well, 1 when something is missing that not everyone
+needs, 2 when sessions cannot run.";
 
 /// A command that did not succeed.
 #[derive(Debug)]

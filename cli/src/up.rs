@@ -7,6 +7,7 @@ pub(crate) mod children;
 pub(crate) mod control;
 mod detach;
 pub(crate) mod lock;
+mod plans;
 pub(crate) mod preflight;
 mod ready;
 mod remote;
@@ -17,14 +18,14 @@ use std::time::Duration;
 
 use agentapi_shared::runtime::TaskGroup;
 use anyhow::Context as _;
-use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::children::{Daemon, DaemonPlan};
+use self::children::Daemon;
 use self::control::{Ending, View, Wish};
 use self::lock::Locked;
+use self::plans::{controlplane_plan, supervisor_plan};
 use self::preflight::Programs;
 use self::stop::Sessions;
 use crate::args::{GlobalArgs, UpArgs};
@@ -176,58 +177,6 @@ fn start(plan: &UpPlan, programs: &Programs, group: &TaskGroup) -> Daemons {
     Daemons { controlplane, supervisor }
 }
 
-fn controlplane_plan(plan: &UpPlan, programs: &Programs) -> DaemonPlan {
-    let (data, listen) = (plan.data.clone(), plan.args.listen.clone());
-    DaemonPlan {
-        name: "controlplane",
-        program: programs.controlplane.clone(),
-        arguments: Box::new(move |last_ready| {
-            // Port 0 was answered by the kernel once; a restart must come back where everyone looks for it.
-            let chosen = last_ready.and_then(address).unwrap_or_else(|| listen.clone());
-            vec![
-                "--listen".into(),
-                chosen.into(),
-                "--data-dir".into(),
-                data.controlplane().into(),
-                "--credentials-file".into(),
-                data.credentials().into(),
-                "--host-credential-file".into(),
-                data.host_credential().into(),
-            ]
-        }),
-        log: plan.data.log("controlplane"),
-    }
-}
-
-fn supervisor_plan(plan: &UpPlan, programs: &Programs) -> DaemonPlan {
-    let (data, roots, unsafe_no_jail) = (plan.data.clone(), plan.roots.clone(), plan.args.unsafe_no_jail);
-    DaemonPlan {
-        name: "supervisor",
-        program: programs.supervisor.clone(),
-        arguments: Box::new(move |_last_ready| {
-            let mut words = vec![
-                "run".into(),
-                "--state-dir".into(),
-                data.supervisor().into(),
-                "--credential-file".into(),
-                data.host_credential().into(),
-            ];
-            for root in &roots {
-                words.extend(["--workspace-root".into(), root.into()]);
-            }
-            words.extend(unsafe_no_jail.then(|| "--unsafe-no-jail".into()));
-            words
-        }),
-        log: plan.data.log("supervisor"),
-    }
-}
-
-/// `127.0.0.1:3284` of `{"ready":"http://127.0.0.1:3284"}`.
-fn address(ready: &Value) -> Option<String> {
-    let url = ready["ready"].as_str()?;
-    Some(url.strip_prefix("http://")?.trim_end_matches('/').to_owned())
-}
-
 /// Brings everything up, says so, and returns only when a daemon is given up.
 async fn serve(plan: &UpPlan, daemons: &Daemons, voice: &Voice) -> anyhow::Error {
     let up = async {
@@ -321,27 +270,15 @@ impl Signals {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn a_restarted_control_plane_comes_back_on_the_port_it_got() {
-        let args = UpArgs {
-            listen: "127.0.0.1:0".into(),
-            detach: false,
-            keep_sessions: false,
-            unsafe_no_jail: false,
-            workspace_roots: Vec::new(),
-            background: false,
-        };
-        let plan = UpPlan { args, data: DataDir::new("/data".into()), roots: vec!["/src".into()], json: false };
-        let programs = Programs { controlplane: "c".into(), supervisor: "s".into(), shim: "h".into() };
-        let plane = controlplane_plan(&plan, &programs);
-        assert_eq!((plane.arguments)(None)[1], "127.0.0.1:0");
-        let ready = serde_json::json!({"ready": "http://127.0.0.1:4711"});
-        assert_eq!((plane.arguments)(Some(&ready))[1], "127.0.0.1:4711");
-        let supervisor = (supervisor_plan(&plan, &programs).arguments)(None);
-        assert_eq!(supervisor[5..], ["--workspace-root", "/src"]);
+    /// Writes a program through another process: while this one forks in another test, its own open file would make the kernel refuse to
+    /// run the program ("text file busy").
+    pub(crate) fn write_program(path: &std::path::Path, text: &str) {
+        let script = "printf %s \"$1\" > \"$0\" && chmod 700 \"$0\"";
+        let written = std::process::Command::new("sh").args(["-c", script]).arg(path).arg(text).status().unwrap();
+        assert!(written.success());
     }
 
     #[test]

@@ -45,16 +45,17 @@ Examples:
   agentapi session create claude --workspace . --name fix-login -- --model opus
   agentapi session create --label team=web --env ANTHROPIC_API_KEY -- bash -l
 
-Without an agent, the words after -- are the command; with one, they are arguments for it. `--env NAME` takes the value
-from your own environment, so that a secret stands in no command line.";
+Without an agent, the words after -- are the command; with one, they are arguments for
+it. `--env NAME` takes the value from your own environment, so that a secret stands in no
+command line.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
   agentapi session list --all
   agentapi session list --label team=web --json
 
-An id is shown by its last characters, which tell sessions apart; every command takes those, the whole id, its first
-characters, or the name.";
+An id is shown by its last characters, which tell sessions apart; every command takes
+those, the whole id, its first characters, or the name.";
 
 const ATTACH_EXAMPLES: &str = "\
 Examples:
@@ -62,7 +63,8 @@ Examples:
   agentapi session attach 5c7b1a2e --read-only
   agentapi session attach 5c7b1a2e --detach-keys ctrl-p,ctrl-q
 
-Ctrl-\\ detaches and leaves the agent running. While the connection is lost the terminal shows so and tries again.";
+Ctrl-\\ detaches and leaves the agent running. While the connection is lost the terminal
+says so, and tries again.";
 
 const INPUT_EXAMPLES: &str = "\
 Examples:

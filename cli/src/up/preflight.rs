@@ -149,7 +149,7 @@ fn describe(check: &Check) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
+    use crate::up::tests::write_program;
 
     fn programs(report: &str) -> (PathBuf, Programs) {
         let dir = std::env::temp_dir().join(format!("agentapi-preflight-{}", uuid::Uuid::now_v7()));
@@ -157,8 +157,7 @@ mod tests {
         let file = |name: &str| dir.join(name);
         let programs = Programs { controlplane: file("plane"), supervisor: file("supervisor"), shim: file("shim") };
         for path in [&programs.controlplane, &programs.supervisor, &programs.shim] {
-            std::fs::write(path, format!("#!/bin/sh\ncat <<'END'\n{report}\nEND\n")).unwrap();
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
+            write_program(path, &format!("#!/bin/sh\ncat <<'END'\n{report}\nEND\n"));
         }
         (dir, programs)
     }

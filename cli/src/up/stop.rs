@@ -109,15 +109,14 @@ pub(crate) fn count(sessions: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::up::tests::write_program;
     use std::cell::RefCell;
-    use std::os::unix::fs::PermissionsExt as _;
 
     fn sessions(script: &str) -> Sessions {
         let dir = std::env::temp_dir().join(format!("agentapi-stop-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir(&dir).unwrap();
         let supervisor = dir.join("supervisor");
-        std::fs::write(&supervisor, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&supervisor, std::fs::Permissions::from_mode(0o700)).unwrap();
+        write_program(&supervisor, &format!("#!/bin/sh\n{script}\n"));
         Sessions { supervisor, state_dir: dir }
     }
 
