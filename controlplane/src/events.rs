@@ -109,7 +109,13 @@ impl Events {
         }
         ring.last += 1;
         let seq = ring.last;
-        ring.events.push_back(Event { seq, name: name_of(event), data: data.into(), org, session: session.map(|(id, _)| id) });
+        ring.events.push_back(Event {
+            seq,
+            name: name_of(event),
+            data: data.into(),
+            org,
+            session: session.map(|(id, _)| id),
+        });
         if ring.events.len() > EVENTS_MAX {
             ring.forget_oldest();
         }

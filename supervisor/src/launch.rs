@@ -56,6 +56,8 @@ pub(crate) fn launch(shim: &Path, files: &SpawnFiles, start: &ShimStart) -> Resu
         .map_err(prepare("log"))?;
     let (ours, theirs) = control_pair().map_err(prepare("control socket"))?;
     let mut child = Command::new(shim)
+        // What agents see of it in their /proc: no path of the host.
+        .arg0("agentapi-shim")
         .env_clear()
         .current_dir("/")
         .process_group(0)

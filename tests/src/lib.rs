@@ -4,4 +4,6 @@
 pub mod dir;
 pub mod plane;
 pub mod process;
+pub mod product;
+pub mod viewer;
 pub mod wait;

@@ -66,3 +66,15 @@ impl Daemon {
         Ok(soon("the end of the daemon", self.child.wait()).await?)
     }
 }
+
+/// Ends shims whose supervisor is gone, found by the socket's directory that they hold open.
+pub fn kill_shims(state_dir: &Path) {
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let holds = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        let ours = holds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|path| path.starts_with(state_dir));
+        if ours {
+            let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}

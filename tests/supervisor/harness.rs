@@ -5,7 +5,7 @@ use std::process::Command;
 
 use agentapi_tests::dir::TempDir;
 use agentapi_tests::plane::{Link, Plane};
-use agentapi_tests::process::{Daemon, binary};
+use agentapi_tests::process::{Daemon, binary, kill_shims};
 use anyhow::Result;
 
 /// A supervisor with a directory and a control plane of its own.
@@ -66,18 +66,6 @@ impl Drop for Host {
         let stopped = self.stop_all().is_ok_and(|answer| answer.contains("stopped"));
         if !stopped {
             kill_shims(&self.state_dir());
-        }
-    }
-}
-
-/// Ends shims whose supervisor is gone, found by the socket's directory that they hold open.
-fn kill_shims(state_dir: &std::path::Path) {
-    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let holds = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
-        let ours = holds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|path| path.starts_with(state_dir));
-        if ours {
-            let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
 }

@@ -67,7 +67,11 @@ pub(super) async fn create(
 }
 
 /// Waits until a session runs or ended; bounded.
-async fn wait_for_start(api: &Api, principal: &Principal, mut record: SessionRecord) -> Result<SessionRecord, ApiError> {
+async fn wait_for_start(
+    api: &Api,
+    principal: &Principal,
+    mut record: SessionRecord,
+) -> Result<SessionRecord, ApiError> {
     let deadline = tokio::time::Instant::now() + WAIT_MAX;
     let mut changes = api.plane.events.watch();
     loop {
@@ -289,7 +293,8 @@ pub(super) async fn input(
         }
         Err(failure) => {
             // Without an answer it may have been typed: then the key stays taken, and a repetition types nothing.
-            if !matches!(failure, crate::domain::DomainError::HostTimeout | crate::domain::DomainError::HostUnreachable) {
+            if !matches!(failure, crate::domain::DomainError::HostTimeout | crate::domain::DomainError::HostUnreachable)
+            {
                 store.release_idempotent(tenant, key).await?;
             }
             Err(failure.into())

@@ -58,8 +58,12 @@ pub(super) async fn attach(
     // Written before it opens: a terminal that nobody can account for is not opened.
     let entry = audit::of_session(&principal, "terminal.attach", id, json!({ "mode": mode }));
     api.plane.store.audit(Scope::Tenant(principal.tenant()), entry, None).await?;
-    let attach =
-        Attach { mode, catchup: catchup.unwrap_or_default(), from, socket: api.plane.sockets.enter(principal.credential_hash()) };
+    let attach = Attach {
+        mode,
+        catchup: catchup.unwrap_or_default(),
+        from,
+        socket: api.plane.sockets.enter(principal.credential_hash()),
+    };
     let (answer, pending) = upgrade.accept();
     let plane = api.plane.clone();
     api.plane.tasks.spawn("viewer", OnEnd::Continue, async move {

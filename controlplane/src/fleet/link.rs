@@ -69,7 +69,12 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(host: HostId, org: Option<OrgId>, boot_id: String, placed: u64) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
+    pub(super) fn new(
+        host: HostId,
+        org: Option<OrgId>,
+        boot_id: String,
+        placed: u64,
+    ) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
         let (out, outgoing) = mpsc::channel(OUT_MAX);
         let link = Self {
             host,

@@ -265,9 +265,8 @@ fn receive(link: &Link, ledger: &mpsc::Sender<HostMessage>, message: Message) ->
 }
 
 fn is_unknown_type(text: &str) -> bool {
-    const KNOWN: [&str; 9] = [
-        "hello", "report", "outbox", "reply", "watched", "watch_failed", "resized", "stream_ended", "input_done",
-    ];
+    const KNOWN: [&str; 9] =
+        ["hello", "report", "outbox", "reply", "watched", "watch_failed", "resized", "stream_ended", "input_done"];
     #[derive(serde::Deserialize)]
     struct Tag {
         r#type: String,

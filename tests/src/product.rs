@@ -1,0 +1,246 @@
+//! The whole product on one machine: control plane and supervisor as processes of their own, in a directory of the test's.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use agentapi_shared::api::{CreateSession, Page, Session};
+use agentapi_shared::{SessionId, SpawnState};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::dir::TempDir;
+use crate::process::{Daemon, binary, kill_shims};
+use crate::viewer::{Viewer, ViewerOptions};
+use crate::wait::eventually;
+
+/// The product.
+#[derive(Debug)]
+pub struct Product {
+    dir: TempDir,
+    plane: Option<Daemon>,
+    supervisor: Option<Daemon>,
+    http: reqwest::Client,
+    address: String,
+    token: String,
+    /// Further arguments of the supervisor.
+    supervisor_args: Vec<String>,
+}
+
+impl Product {
+    /// Starts it and waits until its host is connected.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further arguments for the supervisor.
+    pub async fn start_with(supervisor_args: &[&str]) -> Result<Self> {
+        let dir = TempDir::new();
+        std::fs::create_dir(dir.path().join("work"))?;
+        let mut product = Self {
+            dir,
+            plane: None,
+            supervisor: None,
+            http: reqwest::Client::builder().no_proxy().build()?,
+            address: "127.0.0.1:0".to_owned(),
+            token: String::new(),
+            supervisor_args: supervisor_args.iter().map(|arg| (*arg).to_owned()).collect(),
+        };
+        product.start_plane().await?;
+        product.start_supervisor().await?;
+        product.connected().await;
+        Ok(product)
+    }
+
+    /// The test's directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The directory below which workspaces may lie.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.path().join("work")
+    }
+
+    /// The supervisor's state directory.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.path().join("supervisor")
+    }
+
+    /// `HOST:PORT` of the control plane.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The administrator's token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Starts the control plane, on the same port as before.
+    pub async fn start_plane(&mut self) -> Result<()> {
+        let (credentials, host) = (self.path().join("credentials.json"), self.path().join("host-credential.json"));
+        let mut command = Command::new(binary("agentapi-controlplane"));
+        command.args(["--listen", &self.address]).arg("--data-dir").arg(self.path().join("controlplane"));
+        command.arg("--credentials-file").arg(&credentials).arg("--host-credential-file").arg(&host);
+        let mut plane = Daemon::start(command, &self.path().join("controlplane.log"))?;
+        let ready: Value = serde_json::from_str(&plane.line().await?)?;
+        let url = ready["ready"].as_str().context("a URL")?;
+        self.address = url.trim_start_matches("http://").to_owned();
+        let credentials: Value = serde_json::from_slice(&std::fs::read(credentials)?)?;
+        self.token = credentials["token"].as_str().context("a token")?.to_owned();
+        self.plane = Some(plane);
+        Ok(())
+    }
+
+    /// Starts the supervisor; how many sessions it adopted.
+    pub async fn start_supervisor(&mut self) -> Result<u64> {
+        let mut command = Command::new(binary("agentapi-supervisor"));
+        command.arg("run").arg("--state-dir").arg(self.state_dir());
+        command
+            .arg("--credential-file")
+            .arg(self.path().join("host-credential.json"))
+            .arg("--workspace-root")
+            .arg(self.root());
+        command.args(&self.supervisor_args);
+        let mut supervisor = Daemon::start(command, &self.path().join("supervisor.log"))?;
+        let ready: Value = serde_json::from_str(&supervisor.line().await?)?;
+        self.supervisor = Some(supervisor);
+        ready["sessions"].as_u64().context("a number of sessions")
+    }
+
+    /// Waits until the control plane has its host.
+    pub async fn connected(&self) {
+        eventually("the host is connected", || async {
+            let hosts: Value = self.get("/hosts").await.ok()?;
+            (hosts["data"][0]["connected"] == true).then_some(())
+        })
+        .await;
+    }
+
+    /// kill -9 of the control plane.
+    pub async fn kill_plane(&mut self) -> Result<()> {
+        kill(self.plane.take()).await
+    }
+
+    /// kill -9 of the supervisor.
+    pub async fn kill_supervisor(&mut self) -> Result<()> {
+        kill(self.supervisor.take()).await
+    }
+
+    /// Pid of the running supervisor, or of the control plane.
+    #[must_use]
+    pub fn pids(&self) -> (Option<i32>, Option<i32>) {
+        (self.supervisor.as_ref().map(Daemon::pid), self.plane.as_ref().map(Daemon::pid))
+    }
+
+    /// A request with the administrator's token; the path is below `/api/v1`.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("http://{}/api/v1{path}", self.address)).bearer_auth(&self.token)
+    }
+
+    /// A GET that must succeed.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        read(self.request(Method::GET, path)).await
+    }
+
+    /// A POST of JSON that must succeed.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
+        read(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// A request of JSON whatever comes of it: status and body.
+    pub async fn raw(&self, method: Method, path: &str, body: &Value) -> Result<(StatusCode, Value)> {
+        let answer = self.request(method, path).json(body).send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// Creates a session of a command and waits until it runs.
+    pub async fn create(&self, command: &[&str]) -> Result<Session> {
+        let create = CreateSession {
+            agent: agentapi_shared::api::CUSTOM_AGENT.to_owned(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            ..CreateSession::default()
+        };
+        let session: Session = self.post("/sessions?wait=running", &serde_json::to_value(create)?).await?;
+        if session.state != SpawnState::Running {
+            bail!("the session is {:?}: {:?}", session.state, session.state_reason);
+        }
+        Ok(session)
+    }
+
+    /// The session now.
+    pub async fn session(&self, id: SessionId) -> Result<Session> {
+        self.get(&format!("/sessions/{id}")).await
+    }
+
+    /// Every session.
+    pub async fn sessions(&self) -> Result<Vec<Session>> {
+        let page: Page<Session> = self.get("/sessions?limit=200").await?;
+        Ok(page.data)
+    }
+
+    /// Waits until a session has ended.
+    pub async fn ended(&self, id: SessionId) -> Session {
+        eventually("the session has ended", || async {
+            self.session(id).await.ok().filter(|session| session.state.is_ended())
+        })
+        .await
+    }
+
+    /// Types text.
+    pub async fn type_text(&self, id: SessionId, text: &str) -> Result<()> {
+        self.post::<Value>(&format!("/sessions/{id}/input"), &serde_json::json!({ "text": text })).await.map(drop)
+    }
+
+    /// The screen's text.
+    pub async fn screen(&self, id: SessionId) -> Result<String> {
+        let screen: Value = self.get(&format!("/sessions/{id}/screen")).await?;
+        Ok(screen["text"].as_str().context("text")?.to_owned())
+    }
+
+    /// Waits until the screen shows something.
+    pub async fn shows(&self, id: SessionId, what: &str) -> String {
+        eventually(&format!("the screen shows {what:?}"), || async {
+            self.screen(id).await.ok().filter(|text| text.contains(what))
+        })
+        .await
+    }
+
+    /// Opens a terminal.
+    pub async fn view(&self, id: SessionId, options: ViewerOptions) -> Result<Viewer> {
+        Viewer::connect(&self.address, &self.token, id, options).await
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
+    let answer = request.send().await?;
+    let status = answer.status();
+    let text = answer.text().await?;
+    if !status.is_success() {
+        bail!("{status}: {text}");
+    }
+    serde_json::from_str(&text).with_context(|| text.clone())
+}
+
+async fn kill(daemon: Option<Daemon>) -> Result<()> {
+    let mut daemon = daemon.context("it is running")?;
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.ended().await.map(drop)
+}
+
+impl Drop for Product {
+    /// Nothing outlives its test.
+    fn drop(&mut self) {
+        kill_shims(&self.state_dir());
+    }
+}
