@@ -360,6 +360,11 @@ impl Model {
         self.outbox.push((self.next_outbox, OutboxItem::Ended(report)));
     }
 
+    /// Where the foremost stream is.
+    pub(super) fn sent_on_streams(&self) -> u64 {
+        self.streams.values().map(|stream| stream.offset).max().unwrap_or(0)
+    }
+
     /// Puts something else into the outbox.
     pub(super) fn post(&mut self, item: OutboxItem) {
         self.next_outbox += 1;
