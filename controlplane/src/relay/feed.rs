@@ -15,7 +15,7 @@ use super::ring::{Mark, RING_BYTES, Ring};
 use crate::fleet::Link;
 
 /// How far the host may run ahead of the foremost viewer. Half a ring: the foremost never loses bytes, and others may be as far behind.
-pub(super) const AHEAD_BYTES: u64 = 256 * 1024;
+pub const AHEAD_BYTES: u64 = 256 * 1024;
 const _: () = assert!(2 * AHEAD_BYTES <= RING_BYTES as u64);
 const _: () = assert!(WINDOW_BYTES <= RING_BYTES as u64);
 
