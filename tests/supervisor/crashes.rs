@@ -33,7 +33,8 @@ async fn agents_and_their_output_outlive_the_supervisor() -> Result<()> {
     assert_eq!((known.session, known.spawn, known.state), (session, 1, SpawnState::Running));
     link.send(&PlaneMessage::Watch { stream: 9, session, spawn: 1, from: Some(0), limit: NO_LIMIT }).await?;
     link.input(9, 1, b"echo $marker\r").await?;
-    let both = |seen: &[u8]| ["\rkept", "while-it-was-away\r"].iter().all(|what| String::from_utf8_lossy(seen).contains(what));
+    let both =
+        |seen: &[u8]| ["\rkept", "while-it-was-away\r"].iter().all(|what| String::from_utf8_lossy(seen).contains(what));
     link.output(9, both).await?;
     Ok(())
 }

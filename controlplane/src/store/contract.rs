@@ -56,7 +56,12 @@ impl Subject {
         }
     }
 
-    async fn update(&self, scope: Scope, record: &SessionRecord, change: SessionChange) -> Result<SessionRecord, StoreError> {
+    async fn update(
+        &self,
+        scope: Scope,
+        record: &SessionRecord,
+        change: SessionChange,
+    ) -> Result<SessionRecord, StoreError> {
         self.store.update_session(scope, record.id, record.revision, change, Some(entry()), None).await
     }
 }

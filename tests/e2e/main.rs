@@ -1,0 +1,5 @@
+//! The product as its users have it: one command, a browser, real agents.
+
+mod console;
+mod machine;
+mod up;
