@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agentapi_shared::SessionId;
 use agentapi_shared::api::{STOP_GRACE_MS, Session};
 
 use super::{Context, list, select, wait};
@@ -72,12 +73,26 @@ pub(super) async fn purge(context: &Context<'_>, args: &PurgeArgs) -> anyhow::Re
         if args.force {
             query.push(("force", "true".to_owned()));
         }
-        let left = context.client.delete(session.id, &query).await?;
-        match (context.format, left) {
-            (Format::Json, left) => output::json(&serde_json::json!({"id": session.id, "purged": left.is_none()}))?,
-            (Format::Text, None) => output::line(&format!("{}: purged", session.id)),
-            (Format::Text, Some(_)) => output::line(&format!("{}: will be purged when it has stopped", session.id)),
+        if context.client.delete(session.id, &query).await?.is_some() {
+            gone(context, session.id).await?;
+        }
+        match context.format {
+            Format::Json => output::json(&serde_json::json!({"id": session.id, "purged": true}))?,
+            Format::Text => output::line(&format!("{}: purged", session.id)),
         }
     }
     Ok(())
+}
+
+/// Waits until a session that is being purged is no more.
+async fn gone(context: &Context<'_>, id: SessionId) -> Result<(), Failure> {
+    let limit = Duration::from_millis(STOP_GRACE_MS) + AFTER_GRACE;
+    match tokio::time::timeout(limit, wait::until(&context.client, id, |_| false)).await {
+        Ok(Err(failure)) if failure.code() == ExitKind::NotFound as u8 => Ok(()),
+        Ok(outcome) => outcome.map(drop),
+        Err(_) => {
+            let words = format!("{id}: not purged after {limit:?}; it will be as soon as its host answers");
+            Err(Failure::new(ExitKind::TimedOut, words))
+        }
+    }
 }
