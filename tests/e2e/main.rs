@@ -2,4 +2,5 @@
 
 mod console;
 mod machine;
+mod modes;
 mod up;
