@@ -34,6 +34,7 @@ test('ages are short', () => {
 test('a host’s words become a sentence, names stay names', () => {
   assert.equal(asSentence('the program ended with exit code 7'), 'The program ended with exit code 7.');
   assert.equal(asSentence('my-tool: not found. Install it.'), 'my-tool: not found. Install it.');
+  assert.equal(asSentence('missing: npm install -g @a/b@1.2'), 'missing: npm install -g @a/b@1.2');
 });
 
 test('a colour is asked for by a question mark alone', () => {

@@ -207,7 +207,7 @@ export class SessionPage {
 
   private size(session: WindowSize, natural: WindowSize, owner: SizeOwner): void {
     const differs = session.cols !== natural.cols || session.rows !== natural.rows;
-    const who = owner === 'me' ? 'your size' : owner === 'other' ? 'another viewer’s size' : differs ? 'not fitted' : 'fits';
+    const who = owner === 'me' ? 'your size' : owner === 'other' ? 'another’s size' : differs ? 'not fitted' : 'fits';
     setText(this.sizeText, `${session.cols}×${session.rows} · ${who}`);
     this.sizeText.dataset['owner'] = owner;
     show(this.sizeButton, this.mode === 'rw' && owner !== 'me' && differs);
