@@ -66,10 +66,10 @@ export const checks = {
     await page.goto(page.url().replace(/#.*/, `#/sessions/${failed}`));
     await page.locator(id('session-menu')).click();
     await page.locator(id('menu-rename')).click();
-    await page.locator(id('ask-text')).fill('renamed by the test');
+    await page.locator(id('ask-text')).fill('<b>renamed</b> by the test');
     await page.locator(id('confirm-yes')).click();
-    await eventually('the row has the name', async () => (await row(page, failed).textContent()).includes('renamed by the test'));
-    await eventually('the header has the name', async () => (await page.locator(id('session-title')).textContent()) === 'renamed by the test');
+    await eventually('the row has the name', async () => (await row(page, failed).textContent()).includes('<b>renamed</b> by the test'));
+    await eventually('the header has the name', async () => (await page.locator(id('session-title')).textContent()) === '<b>renamed</b> by the test');
   },
 
   async 'purge removes the session'({ page, failed }) {

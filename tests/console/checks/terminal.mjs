@@ -84,4 +84,16 @@ export const checks = {
     await typeLine(page, 'echo typed-$((1 + 1))-again');
     await waitForScreen(page, /^typed-2-again$/m);
   },
+
+  async 'a program writes the clipboard only with consent and never reads it'({ page }) {
+    await page.evaluate(() => navigator.clipboard.writeText('mine'));
+    await typeLine(page, `clear; printf '\\033]52;c;?\\007'; printf '\\033]52;c;c3RvbGVu\\007'; echo asked-52`);
+    await page.locator(id('confirm-dialog')).waitFor();
+    check((await page.locator(id('confirm-dialog')).textContent()).includes('stolen'), 'it says what would be copied');
+    await page.locator(id('confirm-no')).click();
+    await typeLine(page, `printf '\\033]52;c;c3RvbGVu\\007'; echo again-52`);
+    await waitForScreen(page, /^again-52$/m);
+    check((await page.locator(id('confirm-dialog')).count()) === 0, 'it does not ask twice');
+    check((await page.evaluate(() => navigator.clipboard.readText())) === 'mine', 'the clipboard is what it was');
+  },
 };
