@@ -144,7 +144,8 @@ impl Config {
 
 /// Tokens and terminals must not cross a network in the clear, so only loopback is served.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let mut addresses = text.to_socket_addrs().map_err(|error| format!("listen {text}: {error}; expected HOST:PORT"))?;
+    let mut addresses =
+        text.to_socket_addrs().map_err(|error| format!("listen {text}: {error}; expected HOST:PORT"))?;
     let address = addresses.next().ok_or_else(|| format!("listen {text}: no such host"))?;
     if !address.ip().is_loopback() {
         return Err(format!(

@@ -109,7 +109,13 @@ impl Events {
         }
         ring.last += 1;
         let seq = ring.last;
-        ring.events.push_back(Event { seq, name: name_of(event), data: data.into(), org, session: session.map(|(id, _)| id) });
+        ring.events.push_back(Event {
+            seq,
+            name: name_of(event),
+            data: data.into(),
+            org,
+            session: session.map(|(id, _)| id),
+        });
         if ring.events.len() > EVENTS_MAX {
             ring.forget_oldest();
         }
@@ -135,6 +141,16 @@ impl Events {
         }
         let index = usize::try_from(seq + 1 - ring.first()).unwrap_or(usize::MAX);
         Ok(ring.events.get(index).cloned())
+    }
+
+    /// Whether anything was told of a session after `seq`, and the number of the newest event.
+    #[must_use]
+    pub fn told_since(&self, seq: u64, id: SessionId) -> (bool, u64) {
+        let ring = self.lock();
+        // What fell out of the ring may have been about it.
+        let lagged = seq + 1 < ring.first();
+        let told = ring.events.iter().rev().take_while(|event| event.seq > seq).any(|event| event.session == Some(id));
+        (lagged || told, ring.last)
     }
 
     /// Changes whenever there is a newer event.

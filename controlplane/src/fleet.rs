@@ -24,6 +24,8 @@ use crate::plane::Plane;
 use crate::store::records::SessionRecord;
 
 pub use drive::{Drive, drive};
+#[cfg(test)]
+pub(crate) use link::Outgoing;
 pub use link::{CommandFailure, Link};
 
 /// A caller waits this long for a host's answer: longer than any screen or input takes, short enough for a person.

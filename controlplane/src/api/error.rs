@@ -77,9 +77,13 @@ impl ApiError {
     pub(super) fn of_status(status: StatusCode) -> Self {
         let (code, detail) = match status {
             StatusCode::NOT_FOUND => ("not_found", "there is nothing at this path"),
-            StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this path does not take this method; see `Allow`"),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                ("method_not_allowed", "this path does not take this method; see `Allow`")
+            }
             StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "the body is larger than 1 MiB"),
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => ("unsupported_media_type", "send JSON, with `Content-Type: application/json`"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                ("unsupported_media_type", "send JSON, with `Content-Type: application/json`")
+            }
             status if status.is_client_error() => ("bad_request", "the request cannot be read"),
             _ => ("internal", "something went wrong here; the log has more under this request id"),
         };
@@ -150,7 +154,11 @@ fn of_host(refused: &agentapi_shared::link::CommandError) -> ApiError {
 
 fn of_store(failure: &StoreError) -> ApiError {
     error!(error = failure as &dyn std::error::Error, source = ?std::error::Error::source(failure), "store");
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the store does not answer; nothing was changed")
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "store_unavailable",
+        "the store does not answer; nothing was changed",
+    )
 }
 
 impl From<StoreError> for ApiError {

@@ -73,7 +73,11 @@ mod tests {
             (Method::DELETE, own, Some("http://127.0.0.1:3284.evil.example"), false, false),
         ];
         for (method, host, origin, upgrade, expected) in table {
-            assert_eq!(allowed(method.clone(), host, origin, upgrade), expected, "{method} {host} {origin:?} {upgrade}");
+            assert_eq!(
+                allowed(method.clone(), host, origin, upgrade),
+                expected,
+                "{method} {host} {origin:?} {upgrade}"
+            );
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::store::Scope;
 
 /// Open the terminal of a session (WebSocket, subprotocol `agentapi.terminal.v1`).
 #[utoipa::path(
-    get, path = "/api/v1/sessions/{id}/terminal", tag = "sessions",
+    get, path = "/api/v1/sessions/{id}/terminal", operation_id = "openTerminal", tag = "sessions",
     params(
         ("id" = uuid::Uuid, Path),
         ("mode" = Option<String>, Query, description = "`rw` if absent, or `ro`"),
@@ -58,8 +58,12 @@ pub(super) async fn attach(
     // Written before it opens: a terminal that nobody can account for is not opened.
     let entry = audit::of_session(&principal, "terminal.attach", id, json!({ "mode": mode }));
     api.plane.store.audit(Scope::Tenant(principal.tenant()), entry, None).await?;
-    let attach =
-        Attach { mode, catchup: catchup.unwrap_or_default(), from, socket: api.plane.sockets.enter(principal.credential_hash()) };
+    let attach = Attach {
+        mode,
+        catchup: catchup.unwrap_or_default(),
+        from,
+        socket: api.plane.sockets.enter(principal.credential_hash()),
+    };
     let (answer, pending) = upgrade.accept();
     let plane = api.plane.clone();
     api.plane.tasks.spawn("viewer", OnEnd::Continue, async move {

@@ -2,7 +2,9 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -37,10 +39,15 @@ impl Upgrade {
         }
         let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
         let accept = key.and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok());
-        let bad = || ApiError::new(StatusCode::BAD_REQUEST, "bad_handshake", "Sec-WebSocket-Key is missing or malformed");
+        let bad =
+            || ApiError::new(StatusCode::BAD_REQUEST, "bad_handshake", "Sec-WebSocket-Key is missing or malformed");
         let accept = accept.ok_or_else(bad)?;
         let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or_else(|| {
-            ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this connection cannot be upgraded; use HTTP/1.1")
+            ApiError::new(
+                StatusCode::UPGRADE_REQUIRED,
+                "upgrade_required",
+                "this connection cannot be upgraded; use HTTP/1.1",
+            )
         })?;
         Ok(Self { on_upgrade, accept, subprotocol })
     }

@@ -26,5 +26,13 @@ pub fn of_host(host: HostId, action: &'static str, session: Option<SessionId>, d
 }
 
 fn entry(action: &'static str, channel: &'static str, detail: Value) -> AuditEntry {
-    AuditEntry { id: EventId::generate(), at: clock::now(), action: action.into(), channel, session: None, host: None, detail }
+    AuditEntry {
+        id: EventId::generate(),
+        at: clock::now(),
+        action: action.into(),
+        channel,
+        session: None,
+        host: None,
+        detail,
+    }
 }

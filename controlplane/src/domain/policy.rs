@@ -90,7 +90,9 @@ pub fn allow(principal: &Principal, verb: Verb, resource: Resource) -> Result<()
         (Resource::Session, Verb::Type | Verb::Approve | Verb::Files | Verb::Shell | Verb::Manage) => {
             matches!(role, "owner" | "admin" | "member")
         }
-        (Resource::Host | Resource::Agent, Verb::View) => matches!(role, "owner" | "admin" | "member" | "viewer" | "auditor"),
+        (Resource::Host | Resource::Agent, Verb::View) => {
+            matches!(role, "owner" | "admin" | "member" | "viewer" | "auditor")
+        }
         (Resource::Host, Verb::Manage) => matches!(role, "owner" | "admin"),
         (Resource::Account, Verb::View | Verb::Login) => true,
         _ => false,
@@ -116,7 +118,8 @@ mod tests {
 
     #[test]
     fn each_role_may_do_what_its_row_says_and_nothing_else() {
-        const SESSION_VERBS: [Verb; 6] = [Verb::View, Verb::Type, Verb::Approve, Verb::Files, Verb::Shell, Verb::Manage];
+        const SESSION_VERBS: [Verb; 6] =
+            [Verb::View, Verb::Type, Verb::Approve, Verb::Files, Verb::Shell, Verb::Manage];
         let table = [
             ("owner", "yyyyyy"),
             ("admin", "yyyyyy"),

@@ -126,7 +126,11 @@ pub async fn update(
     validate::update(&request)?;
     let entry = audit::of_session(principal, "session.update", id, json!({}));
     change(plane, Scope::Tenant(principal.tenant()), id, Some(entry), |_| {
-        Ok(Some(SessionChange { name: request.name.clone(), labels: request.labels.clone(), ..SessionChange::default() }))
+        Ok(Some(SessionChange {
+            name: request.name.clone(),
+            labels: request.labels.clone(),
+            ..SessionChange::default()
+        }))
     })
     .await
 }

@@ -94,7 +94,10 @@ pub fn input(request: &SendInput) -> Result<Vec<u8>, DomainError> {
         ("keys", bytes)
     } else {
         let text = request.bytes_base64.as_deref().unwrap_or_default();
-        ("bytes_base64", STANDARD.decode(text).map_err(|_| fault("bytes_base64", "not base64 (RFC 4648, with padding)"))?)
+        (
+            "bytes_base64",
+            STANDARD.decode(text).map_err(|_| fault("bytes_base64", "not base64 (RFC 4648, with padding)"))?,
+        )
     };
     if bytes.len() > INPUT_BYTES_MAX {
         return Err(fault(field, format!("more than {INPUT_BYTES_MAX} bytes")));

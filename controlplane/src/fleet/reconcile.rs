@@ -50,7 +50,11 @@ pub(super) async fn keep_ledger(
     }
 }
 
-async fn settle_inventory(plane: &Arc<Plane>, link: &Arc<Link>, inventory: Vec<SpawnReport>) -> Result<(), DomainError> {
+async fn settle_inventory(
+    plane: &Arc<Plane>,
+    link: &Arc<Link>,
+    inventory: Vec<SpawnReport>,
+) -> Result<(), DomainError> {
     let host = link.host();
     let mut by_session: HashMap<SessionId, Vec<SpawnReport>> = HashMap::new();
     for report in inventory {
@@ -62,7 +66,8 @@ async fn settle_inventory(plane: &Arc<Plane>, link: &Arc<Link>, inventory: Vec<S
         for report in &reports {
             // Ends come again through the outbox, which is acknowledged; here they would only be early.
             if !report.state.is_ended()
-                && let Some(newer) = apply(plane, host, record.id, None, None, |r| rules::report(r, report, link.boot_id())).await?
+                && let Some(newer) =
+                    apply(plane, host, record.id, None, None, |r| rules::report(r, report, link.boot_id())).await?
             {
                 *record = newer;
             }
@@ -73,7 +78,8 @@ async fn settle_inventory(plane: &Arc<Plane>, link: &Arc<Link>, inventory: Vec<S
             let number = record.spawn();
             let detail = json!({ "spawn": number, "reason": exit.reason });
             let entry = audit::of_host(host, "spawn.failed", Some(record.id), detail);
-            apply(plane, host, record.id, Some(entry), None, |r| rules::fail(r, number, exit.clone(), clock::now())).await?;
+            apply(plane, host, record.id, Some(entry), None, |r| rules::fail(r, number, exit.clone(), clock::now()))
+                .await?;
         }
     }
     // From here on commands may be sent; what they start is not in the inventory above.
@@ -102,7 +108,8 @@ async fn remove_unwanted(plane: &Arc<Plane>, link: &Arc<Link>, reports: Vec<Spaw
         }
         warn!(session.id = %report.session, spawn = report.spawn, host.id = %link.host(), "host has a spawn that it should not have");
         let link = link.clone();
-        let generation = known.as_ref().map_or(report.generation + 1, |record| record.generation.max(report.generation + 1));
+        let generation =
+            known.as_ref().map_or(report.generation + 1, |record| record.generation.max(report.generation + 1));
         let stop = Command::Stop { spawn: report.spawn, generation, grace_ms: 0, force: true };
         let gone = known.is_none();
         let session = report.session;
@@ -122,7 +129,8 @@ async fn take(plane: &Arc<Plane>, link: &Arc<Link>, message: HostMessage) -> Res
     let host = link.host();
     match message {
         HostMessage::Report(report) => {
-            let taken = apply(plane, host, report.session, None, None, |r| rules::report(r, &report, link.boot_id())).await?;
+            let taken =
+                apply(plane, host, report.session, None, None, |r| rules::report(r, &report, link.boot_id())).await?;
             if let Some(record) = taken
                 && (record.state().is_ended() || report.generation < record.generation)
             {
@@ -156,7 +164,8 @@ async fn store_item(plane: &Arc<Plane>, link: &Arc<Link>, seq: u64, item: Outbox
             }
         }
         OutboxItem::Audit { id, at, session, action, detail } => {
-            let entry = AuditEntry { id, at, action: action.into(), channel: "link", session, host: Some(host), detail };
+            let entry =
+                AuditEntry { id, at, action: action.into(), channel: "link", session, host: Some(host), detail };
             plane.store.audit(Scope::Host(host), entry, seen).await?;
         }
     }

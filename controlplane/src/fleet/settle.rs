@@ -82,7 +82,8 @@ async fn place(plane: &Arc<Plane>, record: &SessionRecord) -> Result<bool, Domai
     }
     let Some(link) = plane.fleet.least_loaded(record) else { return Ok(false) };
     let entry = audit::of_host(link.host(), "session.placed", Some(record.id), json!({}));
-    sessions::change(plane, Scope::System, record.id, Some(entry), |record| Ok(rules::place(record, link.host()))).await?;
+    sessions::change(plane, Scope::System, record.id, Some(entry), |record| Ok(rules::place(record, link.host())))
+        .await?;
     link.count_placed();
     Ok(true)
 }
@@ -131,7 +132,8 @@ async fn fail(
     exit: agentapi_shared::Exit,
 ) -> Result<bool, DomainError> {
     let number = record.spawn();
-    let entry = audit::of_host(host, "spawn.failed", Some(record.id), json!({ "spawn": number, "reason": exit.reason }));
+    let entry =
+        audit::of_host(host, "spawn.failed", Some(record.id), json!({ "spawn": number, "reason": exit.reason }));
     sessions::change(plane, Scope::System, record.id, Some(entry), |record| {
         Ok(rules::fail(record, number, exit.clone(), clock::now()))
     })

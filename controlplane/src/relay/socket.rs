@@ -149,7 +149,8 @@ impl Pending {
 impl<S: AsyncWrite + Unpin> Outlet<S> {
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(pending) = &mut self.pending {
-            let parts = [IoSlice::new(&pending.head[pending.head_at..pending.head_len]), IoSlice::new(&pending.payload)];
+            let parts =
+                [IoSlice::new(&pending.head[pending.head_at..pending.head_len]), IoSlice::new(&pending.payload)];
             let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, &parts))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

@@ -124,7 +124,9 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     let failed = |version| move |source| OpenError::Migrate { version, source };
     let known = MIGRATIONS.len();
-    connection.execute_batch("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)").map_err(failed(0))?;
+    connection
+        .execute_batch("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+        .map_err(failed(0))?;
     let found = connection
         .query_row("SELECT COALESCE(MAX(version), 0) FROM schema_version", [], |row| row.get::<_, usize>(0))
         .map_err(failed(0))?;

@@ -73,7 +73,8 @@ async fn a_browser_logs_in_once_per_code_and_is_held_to_its_origin() {
     let login = json!({ "code": code["code"] });
     let foreign = harness.request("POST", "/api/v1/login").header("origin", "http://evil.example").json(&login);
     assert_eq!(answer(foreign).await.0, 403);
-    let response = harness.request("POST", "/api/v1/login").header("origin", &harness.base).json(&login).send().await.unwrap();
+    let response =
+        harness.request("POST", "/api/v1/login").header("origin", &harness.base).json(&login).send().await.unwrap();
     assert_eq!(response.status(), 204);
     let set = response.headers()["set-cookie"].to_str().unwrap().to_owned();
     assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict"), "{set}");
@@ -139,7 +140,8 @@ async fn bad_requests_name_the_field_and_leave_nothing() {
     for path in ["/api/v1/sessions/x", "/api/v1/sessions/00000000-0000-7000-8000-000000000009"] {
         assert_eq!(harness.call("GET", path, None).await.0, 404, "{path}");
     }
-    let garbage = harness.request("POST", create).bearer_auth(&harness.token).header("content-type", "application/json");
+    let garbage =
+        harness.request("POST", create).bearer_auth(&harness.token).header("content-type", "application/json");
     assert_eq!(answer(garbage.body(vec![0xff; 100])).await.0, 400);
     let large = harness.request("POST", &format!("{one}/input")).bearer_auth(&harness.token);
     let text = json!({ "text": "x".repeat(1024 * 1024 + 1) }).to_string();
@@ -188,9 +190,8 @@ async fn lists_have_pages_and_filters() {
         path = format!("/api/v1/sessions?limit=2&cursor={cursor}");
     }
     assert_eq!(seen, made);
-    let count = async |query: &str| {
-        harness.get(&format!("/api/v1/sessions?{query}")).await["data"].as_array().unwrap().len()
-    };
+    let count =
+        async |query: &str| harness.get(&format!("/api/v1/sessions?{query}")).await["data"].as_array().unwrap().len();
     assert_eq!(count("label=n:3").await, 1);
     assert_eq!(count("label=n:3&label=all:y").await, 1);
     assert_eq!(count("label=n:3&label=all:z").await, 0);
@@ -207,7 +208,11 @@ async fn lists_have_pages_and_filters() {
 #[tokio::test]
 async fn events_resume_after_the_last_one_seen() {
     let harness = Harness::start().await;
-    async fn events(harness: &Harness, last: Option<&str>, until: impl Fn(&str, &Value) -> bool) -> Vec<(String, String, Value)> {
+    async fn events(
+        harness: &Harness,
+        last: Option<&str>,
+        until: impl Fn(&str, &Value) -> bool,
+    ) -> Vec<(String, String, Value)> {
         let mut request = harness.request("GET", "/api/v1/events").bearer_auth(&harness.token);
         if let Some(last) = last {
             request = request.header("last-event-id", last);

@@ -162,7 +162,8 @@ impl Harness {
     }
 
     pub(super) async fn try_view(&self, id: SessionId, query: &str) -> Result<Viewer, SocketError> {
-        let mut request = self.ws_url(&format!("/api/v1/sessions/{id}/terminal?{query}")).into_client_request().unwrap();
+        let mut request =
+            self.ws_url(&format!("/api/v1/sessions/{id}/terminal?{query}")).into_client_request().unwrap();
         request.headers_mut().insert("authorization", format!("Bearer {}", self.token).parse().unwrap());
         request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
         let (socket, _) = tokio_tungstenite::connect_async(request).await?;

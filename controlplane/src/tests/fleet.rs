@@ -197,7 +197,9 @@ async fn a_restart_appends_a_spawn() {
     harness.until_state(id, "exited").await;
     let (status, _) = harness.call("POST", &path, None).await;
     assert_eq!(status, 202);
-    harness.until_session(id, "in its third", |session| session["spawns"].as_array().is_some_and(|s| s.len() == 3)).await;
+    harness
+        .until_session(id, "in its third", |session| session["spawns"].as_array().is_some_and(|s| s.len() == 3))
+        .await;
 }
 
 #[tokio::test]

@@ -353,8 +353,12 @@ impl Model {
         let spawn = self.spawns.get_mut(&key).unwrap();
         spawn.state = SpawnState::Exited;
         spawn.seq += 1;
-        spawn.exit =
-            Some(Exit { code: Some(code), signal: None, reason: ExitReason::Exited, detail: format!("exited with {code}") });
+        spawn.exit = Some(Exit {
+            code: Some(code),
+            signal: None,
+            reason: ExitReason::Exited,
+            detail: format!("exited with {code}"),
+        });
         let report = spawn.report(key);
         self.next_outbox += 1;
         self.outbox.push((self.next_outbox, OutboxItem::Ended(report)));
@@ -374,7 +378,10 @@ impl Model {
     fn watch(&mut self, number: u32, key: Key, from: Option<u64>, limit: u64) -> Vec<HostMessage> {
         self.watches.push((key.1, from));
         let Some(spawn) = self.spawns.get(&key) else {
-            return vec![HostMessage::WatchFailed { stream: number, error: CommandError::new("not_found", "no spawn") }];
+            return vec![HostMessage::WatchFailed {
+                stream: number,
+                error: CommandError::new("not_found", "no spawn"),
+            }];
         };
         let end = spawn.journal.len() as u64;
         let resumed = from.is_some_and(|from| (spawn.first..=end).contains(&from));

@@ -27,7 +27,8 @@ async fn a_newcomer_gets_a_keyframe_and_then_bytes() {
     let mut viewer = harness.view(id, "").await;
     let hello = viewer.next().await;
     assert!(matches!(hello, Got::Said(ServerMessage::Hello { window: WINDOW_BYTES, .. })), "{hello:?}");
-    let spawn = viewer.until("spawn", |_, got| matches!(got, Got::Said(ServerMessage::Spawn { .. })).then_some(())).await;
+    let spawn =
+        viewer.until("spawn", |_, got| matches!(got, Got::Said(ServerMessage::Spawn { .. })).then_some(())).await;
     let () = spawn;
     let keyframe = viewer.next().await;
     let expected = Got::Keyframe { offset: 6, skipped: false, size: WindowSize::DEFAULT, text: keyframe_text(6) };
@@ -95,7 +96,8 @@ async fn alone_and_not_reading_it_stops_the_stream_and_skips_to_now() {
     host.print((id, 1), &pattern(0, total));
     viewer.until_offset(WINDOW_BYTES - 32 * 1024).await;
     // The rule speaks of a second without credit. The clock is moved once everything that the host may send has arrived.
-    host.until("the host is held back", |model| model.sent_on_streams() == WINDOW_BYTES + crate::relay::AHEAD_BYTES).await;
+    host.until("the host is held back", |model| model.sent_on_streams() == WINDOW_BYTES + crate::relay::AHEAD_BYTES)
+        .await;
     tokio::time::pause();
     tokio::time::advance(Duration::from_millis(agentapi_shared::viewer::LAG_MS_MAX + 100)).await;
     tokio::time::resume();
@@ -186,7 +188,8 @@ async fn a_viewer_lives_through_a_reconnect_of_the_host() {
     viewer.input(1, b"lost").await;
     viewer
         .until("refusal", |_, got| {
-            matches!(got, Got::Said(ServerMessage::InputRefused { seq: 1, code, .. }) if code == "unreachable").then_some(())
+            matches!(got, Got::Said(ServerMessage::InputRefused { seq: 1, code, .. }) if code == "unreachable")
+                .then_some(())
         })
         .await;
     let error = harness.try_view(id, "").await.unwrap_err().to_string();
@@ -285,7 +288,11 @@ async fn what_is_malformed_closes_with_its_code() {
     let frames: Vec<(&str, Message, u16)> = vec![
         ("short frame", Message::Binary(vec![1, 2, 3].into()), close::MALFORMED),
         ("unknown type", Message::Binary(vec![99; 20].into()), close::MALFORMED),
-        ("output from a viewer", Message::Binary(vec![1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].into()), close::MALFORMED),
+        (
+            "output from a viewer",
+            Message::Binary(vec![1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].into()),
+            close::MALFORMED,
+        ),
         ("no JSON", Message::Text("hello".into()), close::MALFORMED),
         ("wrong field", Message::Text(r#"{"type":"ack","spawn":"x"}"#.into()), close::MALFORMED),
         ("too large", Message::Binary(vec![4; 100_000].into()), close::MALFORMED),

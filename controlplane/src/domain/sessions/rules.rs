@@ -159,7 +159,8 @@ pub fn report(record: &SessionRecord, report: &SpawnReport, boot_id: &str) -> Op
     };
     if state.is_ended() {
         changed.ended = report.ended_at.or(report.started_at);
-        changed.exit = Some(report.exit.clone().unwrap_or_else(|| exit(ExitReason::ShimLost, "its host knows no more")));
+        changed.exit =
+            Some(report.exit.clone().unwrap_or_else(|| exit(ExitReason::ShimLost, "its host knows no more")));
     }
     let command = (!report.command.is_empty()).then(|| report.command.clone());
     let change = SessionChange {
@@ -239,7 +240,9 @@ pub fn settle(record: &SessionRecord, reported: Option<&SpawnReport>, boot_id: &
         (None, _) if spawn.boot_id.as_deref().is_some_and(|known| known != boot_id) => {
             Settlement::Fail(exit(ExitReason::HostRebooted, "its host was rebooted"))
         }
-        (None, _) => Settlement::Fail(exit(ExitReason::ShimLost, "its host no longer has it: the process that held it is gone")),
+        (None, _) => {
+            Settlement::Fail(exit(ExitReason::ShimLost, "its host no longer has it: the process that held it is gone"))
+        }
     }
 }
 

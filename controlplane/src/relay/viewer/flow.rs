@@ -93,8 +93,8 @@ pub(super) struct Flow {
     private: bool,
     /// Since when there is output for which no credit is left.
     blocked_since: Option<Instant>,
-    /// Since when this viewer was never level with the host.
-    behind_since: Option<Instant>,
+    /// When it was last looked at whether credit holds the host back, and how often it had until then.
+    checked: Option<(Instant, u64)>,
     /// A keyframe that was asked for to see how far behind this viewer is.
     probe: Option<u64>,
     retry_at: Option<Instant>,
@@ -118,7 +118,7 @@ impl Flow {
             feed: None,
             private: false,
             blocked_since: None,
-            behind_since: None,
+            checked: None,
             probe: None,
             retry_at: None,
             watched: None,
@@ -366,9 +366,7 @@ impl Flow {
             }
             Next::Bytes(bytes) => self.bytes(around, &feed, bytes),
             Next::Wait => {
-                if !feed.is_held_back() {
-                    self.level();
-                }
+                self.blocked_since = None;
                 Action::Wait
             }
             Next::End(end) => self.say_end(around.view, end),
@@ -427,10 +425,13 @@ impl Flow {
             self.probe = None;
             return kept.offset.saturating_sub(self.offset) > LAG_BYTES_MAX;
         }
-        let behind = *self.behind_since.get_or_insert_with(Instant::now);
-        if self.probe.is_none() && behind.elapsed() > LAG_MAX && feed.end().is_none() {
-            self.behind_since = Some(Instant::now());
-            self.probe = Some(feed.request_keyframe());
+        let hits = feed.limit_hits();
+        let (since, before) = *self.checked.get_or_insert_with(|| (Instant::now(), hits));
+        if since.elapsed() > LAG_MAX {
+            self.checked = Some((Instant::now(), hits));
+            if hits > before && self.probe.is_none() && feed.end().is_none() {
+                self.probe = Some(feed.request_keyframe());
+            }
         }
         false
     }
@@ -514,7 +515,10 @@ impl Flow {
 
     fn level(&mut self) {
         self.blocked_since = None;
-        self.behind_since = None;
+        self.checked = None;
         self.probe = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

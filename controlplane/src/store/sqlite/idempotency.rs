@@ -58,7 +58,9 @@ pub(super) fn finish(
 
 /// Frees a key whose request had no effect.
 pub(super) fn release(tx: &Transaction<'_>, tenant: TenantContext, key: &IdempotencyKey) -> Result<(), StoreError> {
-    tx.prepare_cached("DELETE FROM idempotency_keys WHERE org_id = ?1 AND created_by = ?2 AND route = ?3 AND key = ?4")?
-        .execute(params![tenant.org.to_string(), tenant.user.to_string(), key.route, key.key])?;
+    tx.prepare_cached(
+        "DELETE FROM idempotency_keys WHERE org_id = ?1 AND created_by = ?2 AND route = ?3 AND key = ?4",
+    )?
+    .execute(params![tenant.org.to_string(), tenant.user.to_string(), key.route, key.key])?;
     Ok(())
 }

@@ -67,7 +67,10 @@ pub(super) fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<OffsetDateTi
 
 /// A time column that may be null.
 pub(super) fn time_option(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<OffsetDateTime>> {
-    row.get_ref(column)?.as_str_or_null()?.map(|text| OffsetDateTime::parse(text, &Rfc3339).map_err(malformed)).transpose()
+    row.get_ref(column)?
+        .as_str_or_null()?
+        .map(|text| OffsetDateTime::parse(text, &Rfc3339).map_err(malformed))
+        .transpose()
 }
 
 /// The organisation an entry belongs to when no changed row says it: the caller's, or the session's, or the default one.

@@ -215,12 +215,7 @@ fn write_spawn(tx: &Transaction<'_>, id: SessionId, spawn: &SpawnRecord) -> Resu
 }
 
 /// Removes a session with its spawns.
-pub(super) fn purge(
-    tx: &Transaction<'_>,
-    scope: Scope,
-    id: SessionId,
-    audit: &AuditEntry,
-) -> Result<(), StoreError> {
+pub(super) fn purge(tx: &Transaction<'_>, scope: Scope, id: SessionId, audit: &AuditEntry) -> Result<(), StoreError> {
     let record = match get(tx, scope, id) {
         Err(StoreError::NotFound) => return Ok(()),
         other => other?,
