@@ -52,7 +52,6 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let wait = params.read("wait", "running", |text| (text == "running").then_some(())).is_some();
     params.finish()?;
-    // The query is part of the request: with another `wait` it is another one.
     let key = idempotency_key(&headers, "POST /sessions".to_owned(), &body.hash)?;
     let record = match sessions::create(&api.plane, &principal, body.value, key.clone()).await? {
         CreateOutcome::Replayed { status, body } => return Ok(json_text(status, body)),

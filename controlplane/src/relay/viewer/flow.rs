@@ -97,6 +97,8 @@ pub(super) struct Flow {
     checked: Option<(Instant, u64)>,
     /// A keyframe that was asked for to see how far behind this viewer is.
     probe: Option<u64>,
+    /// A keyframe of which a SPAWN message spoke, and which comes next.
+    announced: Option<KeptKeyframe>,
     retry_at: Option<Instant>,
     watched: Option<Arc<Feed>>,
 }
@@ -120,6 +122,7 @@ impl Flow {
             blocked_since: None,
             checked: None,
             probe: None,
+            announced: None,
             retry_at: None,
             watched: None,
         }
@@ -309,6 +312,10 @@ impl Flow {
 
     fn keyframe(&mut self, around: Around<'_>, number: u64, announce: Option<Resume>) -> Action {
         let Some(feed) = self.feed.clone() else { return self.reopen() };
+        // The one that was announced is the one that is sent, although a newer one may have come.
+        if let Some(kept) = self.announced.take() {
+            return self.send_keyframe(around, &feed, &kept);
+        }
         let Some(kept) = feed.keyframe_from(number) else {
             if !feed.is_over() {
                 return Action::Wait;
@@ -325,7 +332,9 @@ impl Flow {
         // What was sent before counts for nothing any more: the viewer begins anew.
         (self.offset, self.acked, self.skip) = (kept.offset, kept.offset, None);
         let size = Keyframe::parse(&kept.payload).map_or(around.view.record.size, |keyframe| keyframe.size);
-        self.announce(around.view, resume, size, kept.offset)
+        let offset = kept.offset;
+        self.announced = Some(kept);
+        self.announce(around.view, resume, size, offset)
     }
 
     fn send_keyframe(&mut self, around: Around<'_>, feed: &Arc<Feed>, kept: &KeptKeyframe) -> Action {

@@ -313,7 +313,7 @@ async fn one_that_keeps_up_never_skips() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn every_byte_arrives_once_whatever_happens(ops in proptest::collection::vec(op(), 0..120)) {
         run(ops);
