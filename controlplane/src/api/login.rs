@@ -48,7 +48,7 @@ pub(super) async fn create_code(
 
 /// Exchange a code for a cookie.
 #[utoipa::path(
-    post, path = "/api/v1/login", operation_id = "login", tag = "login", request_body = Login,
+    post, path = "/api/v1/login", operation_id = "login", tag = "login", request_body = Login, security(()),
     responses((status = 204), (status = "4XX", body = Problem)),
 )]
 pub(super) async fn login(State(api): State<Api>, parts: Parts, body: Body<Login>) -> Result<Response, ApiError> {
