@@ -128,7 +128,8 @@ impl Fleet {
     }
 
     fn connect(&self, link: &Arc<Link>) {
-        if let Some(before) = lock(&self.links).insert(link.host(), link.clone()) {
+        let before = lock(&self.links).insert(link.host(), link.clone());
+        if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, link)) {
             before.close();
         }
     }

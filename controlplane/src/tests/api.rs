@@ -87,6 +87,12 @@ async fn a_browser_logs_in_once_per_code_and_is_held_to_its_origin() {
     assert_eq!((status, &problem["code"]), (403, &json!("origin_refused")));
     let own = with_cookie("POST", "/api/v1/login-codes").header("origin", &harness.base);
     assert_eq!(answer(own).await.0, 201);
+    let terminal = |origin: &str| {
+        let path = "/api/v1/sessions/00000000-0000-7000-8000-000000000009/terminal";
+        answer(with_cookie("GET", path).header("upgrade", "websocket").header("origin", origin))
+    };
+    assert_eq!(terminal("http://evil.example").await.1["code"], "origin_refused");
+    assert_eq!(terminal(&harness.base).await.1["code"], "session_not_found");
     let rebound = with_cookie("GET", "/api/v1/me").header("host", "evil.example");
     assert_eq!(answer(rebound).await.0, 403);
     assert_eq!(answer(with_cookie("POST", "/api/v1/logout").header("origin", &harness.base)).await.0, 204);
