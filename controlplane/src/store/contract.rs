@@ -141,7 +141,7 @@ async fn foreign_rows_do_not_exist(subject: &Subject) {
     let listed = subject.store.sessions(subject.ours, filter()).await.unwrap();
     assert!(!listed.is_empty() && listed.iter().all(|record| record.org == subject.ours.org));
     let by_label = SessionFilter { labels: vec![("key".to_owned(), "it's \"quoted\"; --".to_owned())], ..filter() };
-    assert_eq!(subject.store.sessions(subject.theirs, by_label).await.unwrap(), [theirs.clone()]);
+    assert_eq!(subject.store.sessions(subject.theirs, by_label).await.unwrap(), std::slice::from_ref(&theirs));
     subject.store.purge_session(Scope::System, theirs.id, entry()).await.unwrap();
     assert!(matches!(subject.store.session(Scope::System, theirs.id).await, Err(StoreError::NotFound)));
 }

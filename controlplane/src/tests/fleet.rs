@@ -224,3 +224,31 @@ async fn a_session_that_does_not_end_can_be_stopped_harder() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn without_its_store_terminals_go_on_and_nothing_is_lost() {
+    let harness = Harness::start().await;
+    let (host, _connection) = SimHost::connect(&harness).await;
+    let id = harness.create_running().await;
+    let mut viewer = harness.view(id, "catchup=bytes").await;
+    viewer.until("keyframe", |_, got| matches!(got, super::client::Got::Keyframe { .. }).then_some(())).await;
+    // Somebody else holds the write lock: every operation fails after its timeout.
+    let other = rusqlite::Connection::open(harness.dir.join("data/controlplane.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    host.print((id, 1), b"still here");
+    viewer.until_offset(10).await;
+    viewer.input(1, b"x").await;
+    viewer
+        .until("ack", |_, got| {
+            let acked = agentapi_shared::viewer::ServerMessage::InputAck { seq: 1 };
+            (*got == super::client::Got::Said(acked)).then_some(())
+        })
+        .await;
+    host.end((id, 1), 5);
+    let response = harness.request("GET", "/api/v1/me").bearer_auth(&harness.token).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"2".parse().unwrap()));
+    assert_eq!(host.with(|model| model.acked), 0);
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(harness.until_state(id, "exited").await["exit"]["code"], 5);
+    host.until("acknowledged", |model| model.acked == 1).await;
+}
