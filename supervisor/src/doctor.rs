@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::DoctorOptions;
 use crate::host::{self, Isolation};
+use crate::versions::Versions;
 
 /// The whole report.
 #[derive(Debug, Serialize)]
@@ -40,7 +41,8 @@ pub(crate) fn run(options: &DoctorOptions) -> ExitCode {
 
 fn report(options: &DoctorOptions) -> Report {
     let probe = host::probe();
-    let facts = host::facts(probe.isolation, &options.exposure);
+    let versions = options.state_dir.as_deref().map(Versions::read).unwrap_or_default();
+    let facts = host::facts(probe.isolation, &options.exposure, &versions);
     let mut checks = Vec::new();
     let (problem, fix) = probe.problem.map_or((None, None), |(problem, fix)| (Some(problem), Some(fix)));
     let detail = problem.unwrap_or_else(|| "made and entered".to_owned());
@@ -56,7 +58,8 @@ fn report(options: &DoctorOptions) -> Report {
     checks.push(Check { name: "ids of their own".to_owned(), ok, detail, fix });
     checks.push(kernel_check(&facts.kernel));
     for agent in facts.agents {
-        let detail = if agent.installed { "installed" } else { "not installed" }.to_owned();
+        let word = if agent.installed { "installed" } else { "not installed" }.to_owned();
+        let detail = agent.version.unwrap_or(word);
         let fix = agent.install.filter(|_| !agent.installed);
         let name = format!("agent {}", agent.name);
         checks.push(Check { name, ok: agent.installed, detail, fix });

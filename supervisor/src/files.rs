@@ -3,6 +3,8 @@
 //! ```text
 //! STATE/outbox.db
 //! STATE/supervisor.sock
+//! STATE/versions.json              what agents said of their versions
+//! STATE/probe/                     an agent that is being asked
 //! STATE/sessions/ID/session.json   what the session is
 //!                   env.json       the values of its environment (secret)
 //!                   home/ workspace/
@@ -61,6 +63,11 @@ pub(crate) struct SpawnFiles(PathBuf);
 impl SessionFiles {
     pub(crate) fn new(state_dir: &Path, session: SessionId) -> Self {
         Self(state_dir.join("sessions").join(session.to_string()))
+    }
+
+    /// The directory in which an agent is asked for its version: like a session's, never among them.
+    pub(crate) fn probe(state_dir: &Path) -> Self {
+        Self(state_dir.join("probe"))
     }
 
     /// Makes the directories of a new session.
@@ -211,12 +218,12 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
 /// Writes a file as a whole or not at all, readable by us alone.
-fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let beside = path.with_extension("new");
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(&serde_json::to_vec(value)?)?;

@@ -17,6 +17,8 @@ use crate::files::{self, SessionFiles};
 use crate::session::{self, Answer, SessionHandle};
 use crate::streams::{self, Orphan, Server};
 
+/// The block of host ids that no session gets: agents are asked for their versions with it.
+pub(crate) const PROBE_SLOT: u32 = SLOTS_MAX - 1;
 /// After the grace period a stop waits this long for the last records to be written.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 
@@ -67,7 +69,7 @@ impl Registry {
     /// The lowest block of host ids that no session holds.
     pub(crate) fn take_slot(&self) -> Option<u32> {
         let mut slots = self.slots();
-        let free = (0..SLOTS_MAX).find(|slot| !slots.contains(slot))?;
+        let free = (0..PROBE_SLOT).find(|slot| !slots.contains(slot))?;
         slots.insert(free);
         Some(free)
     }

@@ -123,6 +123,8 @@ impl Session {
                 }
             };
             tokio::select! {
+                // First: the daemon's end ends the connection as well, and says nothing about the shim.
+                biased;
                 () = shutdown.cancelled() => return,
                 end = ended => self.ended(end, &tasks).await,
                 command = queue.recv() => match command {

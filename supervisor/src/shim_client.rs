@@ -81,8 +81,9 @@ pub(crate) async fn connect(
     let cancelled = tasks.cancelled();
     tasks.spawn("shim", OnEnd::Continue, async move {
         let end = tokio::select! {
-            () = cancelled.cancelled() => return,
             end = shim.read(&mut packets, &link, &streams) => end,
+            // The shim goes on for whoever comes next.
+            () = cancelled.cancelled() => return,
         };
         shim.pending().clear();
         // A session that is gone does not need to know.

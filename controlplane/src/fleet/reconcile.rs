@@ -149,6 +149,13 @@ async fn take(plane: &Arc<Plane>, link: &Arc<Link>, message: &HostMessage) -> Re
             }
             link.send(PlaneMessage::OutboxAck { seq: *seq });
         }
+        HostMessage::Facts(facts) => {
+            let mut record = plane.store.host(host).await?;
+            record.facts = Some(*facts);
+            let entry = audit::of_host(host, "host.facts_changed", None, json!({}));
+            plane.store.host_connected(record, entry).await?;
+            plane.publish_host(plane.store.host(host).await?);
+        }
         // Answered by the socket task, or a second hello, which changes nothing.
         _ => {}
     }

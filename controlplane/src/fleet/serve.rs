@@ -267,8 +267,18 @@ fn receive(link: &Link, ledger: &mpsc::Sender<HostMessage>, message: Message) ->
 }
 
 fn is_unknown_type(text: &str) -> bool {
-    const KNOWN: [&str; 9] =
-        ["hello", "report", "outbox", "reply", "watched", "watch_failed", "resized", "stream_ended", "input_done"];
+    const KNOWN: [&str; 10] = [
+        "hello",
+        "report",
+        "outbox",
+        "reply",
+        "watched",
+        "watch_failed",
+        "resized",
+        "stream_ended",
+        "facts",
+        "input_done",
+    ];
     #[derive(serde::Deserialize)]
     struct Tag {
         r#type: String,

@@ -68,7 +68,7 @@ fn set_up(plan: &JailPlan, size: WindowSize, lifeline: &mut Lifeline, prepared: 
     if plan.mounts.is_empty() {
         set_child_subreaper(true).map_err(JailError::step("subreaper"))?;
     } else {
-        mounts::build(&plan.mounts, prepared.idmaps)?;
+        mounts::build(plan.mode, &plan.mounts, prepared.idmaps)?;
     }
     let (master, slave) = sys::open_pty(&multiplexer(plan)).map_err(JailError::step("terminal"))?;
     sys::set_window_size(&slave, size).map_err(JailError::step("terminal size"))?;
