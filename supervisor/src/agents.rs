@@ -98,9 +98,8 @@ enum Found {
 
 /// Looks for a program the way a session does, along its PATH.
 fn find(program: &str, exposure: &Exposure) -> Found {
-    let executable = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
+    let executable =
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
     let found = program_dirs(exposure).into_iter().filter_map(|dir| dir.join(program).canonicalize().ok());
     let mut hidden = None;
     for path in found.filter(executable) {

@@ -151,7 +151,7 @@ async fn take(plane: &Arc<Plane>, link: &Arc<Link>, message: &HostMessage) -> Re
         }
         HostMessage::Facts(facts) => {
             let mut record = plane.store.host(host).await?;
-            record.facts = Some(*facts);
+            record.facts = Some((**facts).clone());
             let entry = audit::of_host(host, "host.facts_changed", None, json!({}));
             plane.store.host_connected(record, entry).await?;
             plane.publish_host(plane.store.host(host).await?);
