@@ -190,3 +190,66 @@ pub(crate) fn write_files(manifest: &AgentManifest, home: &Path, inside: &Inside
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agentapi_shared::SessionId;
+    use std::os::unix::fs::symlink;
+
+    fn manifest(name: &str) -> AgentManifest {
+        agent::manifests().unwrap().into_iter().find(|manifest| manifest.name == name).unwrap()
+    }
+
+    fn temporary() -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("agentapi-agents-{}", SessionId::generate()));
+        fs::create_dir(&dir).unwrap();
+        dir.canonicalize().unwrap()
+    }
+
+    #[test]
+    fn a_router_gets_a_port_and_a_key_of_its_own_and_a_word_about_what_it_lacks() {
+        let given = ["CCR_API_BASE_URL", "CCR_API_KEY", "CCR_MODEL"].map(|name| (name.to_owned(), "x".to_owned()));
+        let (none, all) = (BTreeMap::new(), BTreeMap::from(given));
+        let mut routers = Vec::new();
+        for (slot, env) in [(3, &none), (4, &all)] {
+            let home = temporary();
+            let inside = Inside { home: "/home/agent", workspace: "/workspace", slot, env };
+            write_files(&manifest("ccr"), &home, &inside).unwrap();
+            let config = fs::read(home.join(".claude-code-router/config.json")).unwrap();
+            let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+            assert_eq!(config["HOST"], "127.0.0.1");
+            // Without a provider it would listen on every address, whatever HOST says.
+            assert_eq!(config["Providers"].as_array().map(Vec::len), Some(1));
+            assert_eq!(home.join(".claude/settings.json").exists(), env.is_empty());
+            let claude = fs::read_to_string(home.join(".claude.json")).unwrap();
+            assert!(claude.contains("\"/workspace\":{\"hasTrustDialogAccepted\":true}"), "{claude}");
+            routers.push((config["PORT"].as_u64().unwrap(), config["APIKEY"].as_str().unwrap().to_owned()));
+            fs::remove_dir_all(home).unwrap();
+        }
+        assert!(routers[0].0 != routers[1].0 && routers.iter().all(|(port, _)| (16_384..32_768).contains(port)));
+        assert!(routers[0].1 != routers[1].1 && routers.iter().all(|(_, key)| key.len() == 32));
+    }
+
+    #[test]
+    fn an_agent_is_there_if_sessions_can_see_all_of_it() {
+        let dir = temporary();
+        let (bin, elsewhere) = (dir.join("bin"), dir.join("elsewhere"));
+        fs::create_dir(&bin).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        let exposure =
+            Exposure { agent_paths: vec![bin.clone()], read_only_paths: vec![bin.clone()], ..Exposure::default() };
+        let droid = manifest("droid");
+        let program = elsewhere.join("droid");
+        fs::write(&program, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        symlink(&program, bin.join("droid")).unwrap();
+        assert!(matches!(command("droid", &[], &[], &exposure), Err(AgentError::Hidden { .. })));
+        assert_eq!(installed(&droid, &exposure), None);
+        let exposure = Exposure { read_only_paths: vec![dir.clone()], ..exposure };
+        assert_eq!(installed(&droid, &exposure), Some(program));
+        let args = ["exec".to_owned()];
+        assert_eq!(command("droid", &[], &args, &exposure).unwrap().argv, ["droid", "exec"]);
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -160,8 +160,9 @@ fn build(options: &RunOptions, state_dir: PathBuf) -> Result<Arc<Context>, Daemo
         warn!(problem, remedy, unsafe_no_jail = options.unsafe_no_jail, "this host cannot isolate sessions");
     }
     let setup = |what| move |source| DaemonError::Setup { what, source };
+    // Absolute: it is run with another working directory.
     let shim = match &options.shim {
-        Some(shim) => shim.clone(),
+        Some(shim) => std::path::absolute(shim).map_err(setup("find the shim"))?,
         None => std::env::current_exe().map_err(setup("find this program"))?.with_file_name("agentapi-shim"),
     };
     let mut exposure = options.exposure.clone();

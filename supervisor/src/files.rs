@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use agentapi_shared::api::Workspace;
 use agentapi_shared::shim::{EXIT_FILE, FINAL_FILE, FinalScreen, JOURNAL_DIR, KEYFRAME_FILE};
 use agentapi_shared::{Exit, SessionId, WindowSize};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -186,6 +188,15 @@ impl SpawnFiles {
         let bytes = fs::read(self.0.join(KEYFRAME_FILE))?;
         let (offset, payload) = bytes.split_first_chunk::<8>().ok_or(io::ErrorKind::InvalidData)?;
         Ok((u64::from_le_bytes(*offset), payload.to_vec()))
+    }
+
+    /// Whether its shim lives: it holds a lock on the directory, which ends with it however it ends.
+    pub(crate) fn is_held(&self) -> io::Result<bool> {
+        match Flock::lock(File::open(&self.0)?, FlockArg::LockExclusiveNonblock) {
+            Ok(_free) => Ok(false),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+            Err((_, errno)) => Err(errno.into()),
+        }
     }
 
     /// The journal's directory.

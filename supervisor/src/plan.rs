@@ -134,14 +134,6 @@ fn mounts(input: &PlanInput<'_>, mode: JailMode) -> Vec<MountStep> {
         steps.extend(Path::new(&path).exists().then(|| read_only(&path)));
     }
     steps.extend(files());
-    // A path below another one, or below the system's, is there already.
-    let mut shown: Vec<&Path> = SYSTEM_DIRS.iter().map(Path::new).collect();
-    for path in &input.exposure.read_only_paths {
-        if path.is_absolute() && path.exists() && !shown.iter().any(|above| path.starts_with(above)) {
-            steps.push(read_only(&path.display().to_string()));
-            shown.push(path);
-        }
-    }
     steps.push(MountStep::Proc { target: "/proc".to_owned() });
     steps.extend(devices());
     steps.push(tmpfs("/tmp", TMP_BYTES, 0o1777));
@@ -149,6 +141,14 @@ fn mounts(input: &PlanInput<'_>, mode: JailMode) -> Vec<MountStep> {
     let (target, size_bytes) = (RUNTIME_DIR.to_owned(), RUN_BYTES);
     steps.push(MountStep::Tmpfs { target, size_bytes, mode: 0o700, owner: AGENT_ID });
     steps.push(tmpfs("/var/tmp", RUN_BYTES, 0o1777));
+    // After what would cover them. A path below another one, or below the system's, is there already.
+    let mut shown: Vec<&Path> = SYSTEM_DIRS.iter().map(Path::new).collect();
+    for path in &input.exposure.read_only_paths {
+        if path.is_absolute() && path.exists() && !shown.iter().any(|above| path.starts_with(above)) {
+            steps.push(read_only(&path.display().to_string()));
+            shown.push(path);
+        }
+    }
     steps.push(bind_dir(input.home, HOME, None));
     let idmap = match mode {
         JailMode::Root { uid_base } if input.foreign_workspace => {

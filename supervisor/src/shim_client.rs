@@ -172,6 +172,10 @@ impl ShimClient {
                 streams.started(stream, offset, resumed);
                 HostMessage::Watched { stream, size, first_offset, offset, resumed }
             }
+            ShimEvent::WatchFailed { stream, error } => {
+                streams.close(stream);
+                HostMessage::WatchFailed { stream, error }
+            }
             ShimEvent::Resized { stream, offset, size } => HostMessage::Resized { stream, offset, size },
             ShimEvent::InputDone { stream, seq, error } => HostMessage::InputDone { stream, seq, error },
             ShimEvent::Hello { .. } | ShimEvent::Exited { .. } => return,

@@ -111,7 +111,12 @@ impl Versions {
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             answers.retain(|path, _| path.exists());
             answers.insert(path, answer);
-            answers.clone()
+            // One that did not answer is asked again by the next supervisor: it may lack what comes later, such as its interpreter.
+            answers
+                .iter()
+                .filter(|(_, answer)| answer.version.is_some())
+                .map(|(path, answer)| (path.clone(), answer.clone()))
+                .collect::<BTreeMap<_, _>>()
         };
         files::write_json(&state_dir.join(FILE), &all)
     }

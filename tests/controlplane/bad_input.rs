@@ -50,6 +50,7 @@ async fn what_cannot_be_is_refused_by_name() -> Result<()> {
         (with("workspace", json!({ "source": "path" })), "workspace.path"),
         (with("workspace", json!({ "source": "path", "path": "relative" })), "workspace.path"),
         (with("workspace", json!({ "source": "path", "path": "/etc/../etc" })), "workspace.path"),
+        (with("workspace", json!({ "source": "path", "path": "/etc" })), "workspace.path"),
         (with("workspace", json!({ "source": "cloud" })), "workspace.source"),
         (with("unknown", json!(1)), "unknown"),
     ];

@@ -1,5 +1,6 @@
 //! The product as its users have it: one command, a browser, real agents.
 
+mod agents;
 mod console;
 mod machine;
 mod modes;

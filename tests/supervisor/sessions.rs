@@ -50,7 +50,7 @@ async fn an_agent_sees_neither_the_host_nor_other_sessions() -> Result<()> {
     let (_daemon, mut link) = host.linked().await?;
     let other = link.start(&["sleep", "1000"]).await?;
     let script = "ls /root /proc/1/root /sys 2>&1; cat /etc/shadow 2>&1; ls /proc | grep -c '^[0-9]'; ls -d /home/* /var/lib 2>&1; \
-                  env | cut -d= -f1 | sort | tr '\\n' ' '; touch /usr/x /etc/x /x 2>&1; grep Cap /proc/self/status | tr -d '0\\t\\n'; \
+                  env | cut -d= -f1 | sort | tr '\\n' ' '; echo; touch /usr/x /etc/x /x 2>&1; grep Cap /proc/self/status | tr -d '0\\t\\n'; \
                   grep NoNewPrivs /proc/self/status; unshare -m true 2>&1; echo done";
     let session = link.start(&["bash", "-c", script]).await?;
     link.report(session, SpawnState::Exited).await?;
@@ -71,7 +71,7 @@ async fn an_agent_sees_neither_the_host_nor_other_sessions() -> Result<()> {
     ] {
         assert!(text.contains(wanted), "{wanted:?} is not in:\n{text}");
     }
-    assert!(text.contains("COLORTERM HOME LANG LOGNAME PATH PWD SHELL SHLVL TERM USER _"), "{text}");
+    assert!(text.contains("COLORTERM HOME LANG LOGNAME PATH PWD SHELL SHLVL TERM USER XDG_RUNTIME_DIR _"), "{text}");
     assert!(!text.contains("sleep") && !text.contains(&other.to_string()), "{text}");
     // On the host the agent is a user of the session's own, never root.
     let sleeper =

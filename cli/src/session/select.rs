@@ -89,6 +89,7 @@ pub(super) mod tests {
     pub(in crate::session) fn session(id: &str, name: Option<&str>, state: SpawnState) -> Session {
         Session {
             id: id.parse().unwrap(),
+            revision: 1,
             name: name.map(str::to_owned),
             labels: Default::default(),
             agent: "custom".into(),
