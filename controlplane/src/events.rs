@@ -143,6 +143,16 @@ impl Events {
         Ok(ring.events.get(index).cloned())
     }
 
+    /// Whether anything was told of a session after `seq`, and the number of the newest event.
+    #[must_use]
+    pub fn told_since(&self, seq: u64, id: SessionId) -> (bool, u64) {
+        let ring = self.lock();
+        // What fell out of the ring may have been about it.
+        let lagged = seq + 1 < ring.first();
+        let told = ring.events.iter().rev().take_while(|event| event.seq > seq).any(|event| event.session == Some(id));
+        (lagged || told, ring.last)
+    }
+
     /// Changes whenever there is a newer event.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {

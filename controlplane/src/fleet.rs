@@ -24,6 +24,8 @@ use crate::plane::Plane;
 use crate::store::records::SessionRecord;
 
 pub use drive::{Drive, drive};
+#[cfg(test)]
+pub(crate) use link::Outgoing;
 pub use link::{CommandFailure, Link};
 
 /// A caller waits this long for a host's answer: longer than any screen or input takes, short enough for a person.
@@ -126,7 +128,8 @@ impl Fleet {
     }
 
     fn connect(&self, link: &Arc<Link>) {
-        if let Some(before) = lock(&self.links).insert(link.host(), link.clone()) {
+        let before = lock(&self.links).insert(link.host(), link.clone());
+        if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, link)) {
             before.close();
         }
     }

@@ -16,3 +16,6 @@ pub mod relay;
 pub mod server;
 pub mod sockets;
 pub mod store;
+
+#[cfg(test)]
+mod tests;

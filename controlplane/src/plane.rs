@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use agentapi_shared::SessionId;
 use agentapi_shared::agent::AgentManifest;
 use agentapi_shared::api::{Host, ServerEvent, Session};
 use agentapi_shared::runtime::TaskGroup;
@@ -71,6 +70,10 @@ impl Plane {
 
     /// Tells event subscribers and viewers how a session is now.
     pub fn publish(&self, record: &SessionRecord) {
+        // Whoever said that the host has it, a reply or a report: from now on the host keeps the environment.
+        if record.newest().is_some_and(|spawn| spawn.accepted || spawn.state.is_ended()) {
+            self.fleet.drop_environment(record.id);
+        }
         let session = Box::new(self.present(record));
         self.events.publish_session(record.org, record.id, record.revision, &ServerEvent::Session { session });
         self.hubs.session_changed(record, self.reachable(record));
@@ -87,10 +90,5 @@ impl Plane {
         let org = record.org;
         let host = Box::new(self.present_host(record));
         self.events.publish(org, &ServerEvent::Host { host });
-    }
-
-    /// The sessions whose event is of no use any more.
-    pub fn forget(&self, id: SessionId) {
-        self.fleet.drop_environment(id);
     }
 }

@@ -11,7 +11,7 @@ mod ring;
 mod socket;
 mod viewer;
 
-pub use feed::Feed;
+pub use feed::{AHEAD_BYTES, Feed};
 pub use hub::{Hub, Hubs};
 pub use port::Port;
 pub use socket::{ViewerSocket, viewer_socket_config};

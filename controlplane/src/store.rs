@@ -4,6 +4,8 @@
 //! leaves it. It holds no rules: a change is computed by `domain` from a record and applied only if the record is still at that revision.
 //! An answered write survives a kill of the process.
 
+#[cfg(test)]
+mod contract;
 pub mod records;
 pub mod sqlite;
 

@@ -36,8 +36,12 @@ pub struct AgentManifest {
 pub struct AgentFile {
     /// Relative to HOME.
     pub path: String,
-    /// Its text; `{{workspace}}` and `{{home}}` stand for the paths inside the jail.
+    /// Its text. `{{workspace}}` and `{{home}}` stand for the paths inside the jail, `{{port}}` for a TCP port that no other session of the
+    /// host was given, `{{secret}}` for a random word of this session's own.
     pub content: String,
+    /// Written only if one of these is missing in the session's environment: for words to people about what they have to give.
+    #[serde(default)]
+    pub unless_env: Vec<String>,
 }
 
 /// A manifest that cannot be read.

@@ -88,6 +88,8 @@ pub enum MountStep {
         size_bytes: u64,
         /// Mode of its root.
         mode: u32,
+        /// Id inside that its root belongs to, in root mode; for an ordinary user there is only one.
+        owner: u32,
     },
     /// The jail's own process list.
     Proc {

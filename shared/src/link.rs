@@ -92,6 +92,8 @@ pub enum HostMessage {
         /// End of output.
         offset: u64,
     },
+    /// The facts of the hello have changed, such as by an agent that was installed.
+    Facts(Box<HostFacts>),
     /// An INPUT frame was written, or not.
     InputDone {
         /// The stream it came on.

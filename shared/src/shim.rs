@@ -173,6 +173,13 @@ pub enum ShimEvent {
         /// Whether as asked.
         resumed: bool,
     },
+    /// A stream could not be opened. It is closed.
+    WatchFailed {
+        /// The stream.
+        stream: u32,
+        /// Why.
+        error: CommandError,
+    },
     /// See [`crate::link::HostMessage::Resized`].
     Resized {
         /// The stream.

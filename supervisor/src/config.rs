@@ -94,6 +94,9 @@ pub(crate) struct DoctorOptions {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// A daemon's state directory: what agents told it of their versions is told here.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) exposure: Exposure,
 }

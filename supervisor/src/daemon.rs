@@ -17,6 +17,7 @@ use crate::link::{self, LinkSender};
 use crate::outbox::Outbox;
 use crate::registry::Registry;
 use crate::streams::StreamTable;
+use crate::versions::{self, Versions};
 use crate::{chain, control, files};
 
 /// Tasks have this long to end.
@@ -56,6 +57,7 @@ pub(crate) struct Context {
     pub(crate) streams: Arc<StreamTable>,
     pub(crate) outbox: Outbox,
     pub(crate) reaper: Reaper,
+    pub(crate) versions: Versions,
     pub(crate) tasks: TaskGroup,
     registry: OnceLock<Registry>,
 }
@@ -68,7 +70,7 @@ impl Context {
 
     /// What the control plane is told of this host, as it is now.
     pub(crate) fn facts(&self) -> HostFacts {
-        host::facts(self.isolation, &self.exposure)
+        host::facts(self.isolation, &self.exposure, &self.versions)
     }
 }
 
@@ -131,6 +133,7 @@ async fn serve(options: &RunOptions, state_dir: PathBuf) -> Result<(), DaemonErr
     let control = control::listen(&context.state_dir).map_err(setup("make the control socket"))?;
     let tasks = context.tasks.clone();
     tasks.spawn("control", OnEnd::Shutdown, control::serve(Arc::clone(&context), control));
+    tasks.spawn("versions", OnEnd::Continue, versions::run(Arc::clone(&context)));
     tasks.spawn("link", OnEnd::Shutdown, link::run(Arc::clone(&context), options.credential_file.clone()));
     announce(sessions).map_err(setup("say that it is ready"))?;
     info!(sessions, isolation = context.isolation.as_str(), "supervisor ready");
@@ -157,8 +160,9 @@ fn build(options: &RunOptions, state_dir: PathBuf) -> Result<Arc<Context>, Daemo
         warn!(problem, remedy, unsafe_no_jail = options.unsafe_no_jail, "this host cannot isolate sessions");
     }
     let setup = |what| move |source| DaemonError::Setup { what, source };
+    // Absolute: it is run with another working directory.
     let shim = match &options.shim {
-        Some(shim) => shim.clone(),
+        Some(shim) => std::path::absolute(shim).map_err(setup("find the shim"))?,
         None => std::env::current_exe().map_err(setup("find this program"))?.with_file_name("agentapi-shim"),
     };
     let mut exposure = options.exposure.clone();
@@ -167,6 +171,7 @@ fn build(options: &RunOptions, state_dir: PathBuf) -> Result<Arc<Context>, Daemo
         *root = resolved.ok_or_else(|| DaemonError::WorkspaceRoot(root.display().to_string()))?;
     }
     Ok(Arc::new(Context {
+        versions: Versions::read(&state_dir),
         outbox: Outbox::open(&state_dir.join("outbox.db"))?,
         state_dir,
         shim,

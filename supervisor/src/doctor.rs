@@ -3,10 +3,13 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use agentapi_shared::link::AgentFacts;
 use serde::Serialize;
 
-use crate::config::DoctorOptions;
+use crate::agents::{self, AgentError};
+use crate::config::{DoctorOptions, Exposure};
 use crate::host::{self, Isolation};
+use crate::versions::Versions;
 
 /// The whole report.
 #[derive(Debug, Serialize)]
@@ -40,7 +43,8 @@ pub(crate) fn run(options: &DoctorOptions) -> ExitCode {
 
 fn report(options: &DoctorOptions) -> Report {
     let probe = host::probe();
-    let facts = host::facts(probe.isolation, &options.exposure);
+    let versions = options.state_dir.as_deref().map(Versions::read).unwrap_or_default();
+    let facts = host::facts(probe.isolation, &options.exposure, &versions);
     let mut checks = Vec::new();
     let (problem, fix) = probe.problem.map_or((None, None), |(problem, fix)| (Some(problem), Some(fix)));
     let detail = problem.unwrap_or_else(|| "made and entered".to_owned());
@@ -55,18 +59,25 @@ fn report(options: &DoctorOptions) -> Report {
     };
     checks.push(Check { name: "ids of their own".to_owned(), ok, detail, fix });
     checks.push(kernel_check(&facts.kernel));
-    for agent in facts.agents {
-        let detail = if agent.installed { "installed" } else { "not installed" }.to_owned();
-        let fix = agent.install.filter(|_| !agent.installed);
-        let name = format!("agent {}", agent.name);
-        checks.push(Check { name, ok: agent.installed, detail, fix });
-    }
+    checks.extend(facts.agents.into_iter().map(|agent| agent_check(agent, &options.exposure)));
     let verdict = match probe.isolation {
         Isolation::None => "refused",
         Isolation::User => "degraded",
         Isolation::Root => "ok",
     };
     Report { isolation: probe.isolation.as_str(), verdict, checks }
+}
+
+/// Whether an agent could be started, and the command that installs what it lacks.
+fn agent_check(agent: AgentFacts, exposure: &Exposure) -> Check {
+    let (ok, detail, fix) = match agents::command(&agent.name, &[], &[], exposure) {
+        Ok(_) => (true, agent.version.unwrap_or_else(|| "installed".to_owned()), None),
+        Err(AgentError::Missing { program, install }) => {
+            (false, format!("`{program}` is not installed"), Some(install))
+        }
+        Err(other) => (false, other.to_string(), None),
+    };
+    Check { name: format!("agent {}", agent.name), ok, detail, fix }
 }
 
 /// Detached and id-mapped mounts came with Linux 5.12.

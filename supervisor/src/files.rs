@@ -3,6 +3,8 @@
 //! ```text
 //! STATE/outbox.db
 //! STATE/supervisor.sock
+//! STATE/versions.json              what agents said of their versions
+//! STATE/probe/                     an agent that is being asked
 //! STATE/sessions/ID/session.json   what the session is
 //!                   env.json       the values of its environment (secret)
 //!                   home/ workspace/
@@ -19,6 +21,8 @@ use std::path::{Path, PathBuf};
 use agentapi_shared::api::Workspace;
 use agentapi_shared::shim::{EXIT_FILE, FINAL_FILE, FinalScreen, JOURNAL_DIR, KEYFRAME_FILE};
 use agentapi_shared::{Exit, SessionId, WindowSize};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -61,6 +65,11 @@ pub(crate) struct SpawnFiles(PathBuf);
 impl SessionFiles {
     pub(crate) fn new(state_dir: &Path, session: SessionId) -> Self {
         Self(state_dir.join("sessions").join(session.to_string()))
+    }
+
+    /// The directory in which an agent is asked for its version: like a session's, never among them.
+    pub(crate) fn probe(state_dir: &Path) -> Self {
+        Self(state_dir.join("probe"))
     }
 
     /// Makes the directories of a new session.
@@ -181,6 +190,15 @@ impl SpawnFiles {
         Ok((u64::from_le_bytes(*offset), payload.to_vec()))
     }
 
+    /// Whether its shim lives: it holds a lock on the directory, which ends with it however it ends.
+    pub(crate) fn is_held(&self) -> io::Result<bool> {
+        match Flock::lock(File::open(&self.0)?, FlockArg::LockExclusiveNonblock) {
+            Ok(_free) => Ok(false),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+            Err((_, errno)) => Err(errno.into()),
+        }
+    }
+
     /// The journal's directory.
     pub(crate) fn journal(&self) -> io::Result<File> {
         File::open(self.0.join(JOURNAL_DIR))
@@ -211,12 +229,12 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
 /// Writes a file as a whole or not at all, readable by us alone.
-fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let beside = path.with_extension("new");
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(&serde_json::to_vec(value)?)?;

@@ -9,6 +9,7 @@ use nix::unistd::geteuid;
 
 use crate::agents;
 use crate::config::Exposure;
+use crate::versions::Versions;
 
 /// How sessions are isolated here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +77,7 @@ pub(crate) fn boot_id() -> String {
 }
 
 /// What the control plane is told.
-pub(crate) fn facts(isolation: Isolation, exposure: &Exposure) -> HostFacts {
+pub(crate) fn facts(isolation: Isolation, exposure: &Exposure, versions: &Versions) -> HostFacts {
     let name = uname().ok();
     let word =
         |text: Option<&std::ffi::OsStr>| text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
@@ -89,7 +90,7 @@ pub(crate) fn facts(isolation: Isolation, exposure: &Exposure) -> HostFacts {
         memory_bytes: memory_bytes(),
         isolation: isolation.as_str().to_owned(),
         workspace_roots: exposure.workspace_roots.iter().map(|root| root.display().to_string()).collect(),
-        agents: agents::facts(exposure),
+        agents: agents::facts(exposure, versions),
     }
 }
 

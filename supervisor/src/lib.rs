@@ -19,6 +19,7 @@ mod registry;
 mod session;
 mod shim_client;
 mod streams;
+mod versions;
 mod workspace;
 
 use std::process::ExitCode;

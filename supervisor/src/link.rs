@@ -19,6 +19,7 @@ use http::{HeaderValue, header};
 use rand::RngExt;
 use serde::Deserialize;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -117,6 +118,7 @@ async fn serve(context: &Arc<Context>, credential_file: &Path) -> Result<LinkErr
     let socket = connect(credential_file).await?;
     let (sink, mut stream) = socket.split();
     context.link.attach(sink).await;
+    let changes = context.versions.changes();
     let hello = HostHello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -134,6 +136,7 @@ async fn serve(context: &Arc<Context>, credential_file: &Path) -> Result<LinkErr
     tokio::select! {
         error = read(context, &mut stream) => Ok(error),
         () = send_outbox(context) => Ok(LinkError::Closed),
+        () = send_facts(context, changes) => Ok(LinkError::Closed),
         () = ping(context) => Ok(LinkError::Closed),
     }
 }
@@ -265,6 +268,13 @@ async fn send_outbox(context: &Arc<Context>) {
         if newest.wait_for(|newest| *newest > wanted).await.is_err() {
             return;
         }
+    }
+}
+
+/// Sends the facts again whenever they differ from what was told last.
+async fn send_facts(context: &Arc<Context>, mut changes: watch::Receiver<u64>) {
+    while changes.changed().await.is_ok() {
+        context.link.send(&HostMessage::Facts(Box::new(context.facts()))).await;
     }
 }
 

@@ -22,6 +22,8 @@ const TMP_BYTES: u64 = 1024 * 1024 * 1024;
 const SHM_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of directories that only hold sockets and lock files.
 const RUN_BYTES: u64 = 16 * 1024 * 1024;
+/// Where programs put sockets that are nobody else's business.
+const RUNTIME_DIR: &str = "/run/user/1000";
 /// Terminals of a session: its own and those of tmux or script inside.
 const PTS_MAX: u32 = 64;
 
@@ -132,7 +134,14 @@ fn mounts(input: &PlanInput<'_>, mode: JailMode) -> Vec<MountStep> {
         steps.extend(Path::new(&path).exists().then(|| read_only(&path)));
     }
     steps.extend(files());
-    // A path below another one, or below the system's, is there already.
+    steps.push(MountStep::Proc { target: "/proc".to_owned() });
+    steps.extend(devices());
+    steps.push(tmpfs("/tmp", TMP_BYTES, 0o1777));
+    steps.push(tmpfs("/run", RUN_BYTES, 0o755));
+    let (target, size_bytes) = (RUNTIME_DIR.to_owned(), RUN_BYTES);
+    steps.push(MountStep::Tmpfs { target, size_bytes, mode: 0o700, owner: AGENT_ID });
+    steps.push(tmpfs("/var/tmp", RUN_BYTES, 0o1777));
+    // After what would cover them. A path below another one, or below the system's, is there already.
     let mut shown: Vec<&Path> = SYSTEM_DIRS.iter().map(Path::new).collect();
     for path in &input.exposure.read_only_paths {
         if path.is_absolute() && path.exists() && !shown.iter().any(|above| path.starts_with(above)) {
@@ -140,11 +149,6 @@ fn mounts(input: &PlanInput<'_>, mode: JailMode) -> Vec<MountStep> {
             shown.push(path);
         }
     }
-    steps.push(MountStep::Proc { target: "/proc".to_owned() });
-    steps.extend(devices());
-    steps.push(tmpfs("/tmp", TMP_BYTES, 0o1777));
-    steps.push(tmpfs("/run", RUN_BYTES, 0o755));
-    steps.push(tmpfs("/var/tmp", RUN_BYTES, 0o1777));
     steps.push(bind_dir(input.home, HOME, None));
     let idmap = match mode {
         JailMode::Root { uid_base } if input.foreign_workspace => {
@@ -179,7 +183,7 @@ fn bind_dir(dir: &HostDir, target: &str, idmap: Option<IdMap>) -> MountStep {
 }
 
 fn tmpfs(target: &str, size_bytes: u64, mode: u32) -> MountStep {
-    MountStep::Tmpfs { target: target.to_owned(), size_bytes, mode }
+    MountStep::Tmpfs { target: target.to_owned(), size_bytes, mode, owner: 0 }
 }
 
 /// Files of the jail's own.
@@ -231,6 +235,9 @@ fn environment(input: &PlanInput<'_>, home: &str) -> Vec<(String, String)> {
         ("COLORTERM", "truecolor".to_owned()),
         ("LANG", "C.UTF-8".to_owned()),
     ]);
+    if input.isolation != Isolation::None {
+        env.insert("XDG_RUNTIME_DIR", RUNTIME_DIR.to_owned());
+    }
     for (name, value) in input.agent_env.iter().chain(input.session_env) {
         env.insert(name, value.clone());
     }
@@ -247,6 +254,12 @@ const SYSTEM_PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin"
 
 fn agent_dirs(exposure: &Exposure) -> Vec<PathBuf> {
     exposure.agent_paths.iter().filter(|dir| dir.is_absolute()).cloned().collect()
+}
+
+/// Whether sessions see the file at this path, to which every link has been followed.
+pub(crate) fn visible(path: &Path, exposure: &Exposure) -> bool {
+    let system = SYSTEM_DIRS.iter().any(|dir| path.starts_with(dir));
+    system || exposure.read_only_paths.iter().any(|dir| dir.canonicalize().is_ok_and(|dir| path.starts_with(dir)))
 }
 
 /// The directories of the host in which a session's programs are found.

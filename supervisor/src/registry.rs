@@ -17,6 +17,8 @@ use crate::files::{self, SessionFiles};
 use crate::session::{self, Answer, SessionHandle};
 use crate::streams::{self, Orphan, Server};
 
+/// The block of host ids that no session gets: agents are asked for their versions with it.
+pub(crate) const PROBE_SLOT: u32 = SLOTS_MAX - 1;
 /// After the grace period a stop waits this long for the last records to be written.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 
@@ -42,19 +44,21 @@ impl Registry {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in every session on disk; how many of them run.
+    /// Takes in every session on disk, all at once; how many of them run.
     pub(crate) async fn restore(&self, context: &Arc<Context>) -> std::io::Result<usize> {
+        let mut found = tokio::task::JoinSet::new();
         for id in files::sessions(&context.state_dir)? {
             match SessionFiles::new(&context.state_dir, id).record() {
                 Ok(record) => {
                     self.slots().insert(record.slot);
+                    let (context, tasks) = (Arc::clone(context), self.tasks.clone());
+                    found.spawn(async move { (id, session::restore(&context, &tasks, id).await) });
                 }
-                Err(error) => {
-                    warn!(session.id = %id, %error, "a session's record cannot be read; it is left as it is");
-                    continue;
-                }
+                Err(error) => warn!(session.id = %id, %error, "a session's record cannot be read; it is left as it is"),
             }
-            match session::restore(context, &self.tasks, id).await {
+        }
+        for (id, restored) in found.join_all().await {
+            match restored {
                 Ok(handle) => {
                     self.lock().insert(id, handle);
                 }
@@ -67,7 +71,7 @@ impl Registry {
     /// The lowest block of host ids that no session holds.
     pub(crate) fn take_slot(&self) -> Option<u32> {
         let mut slots = self.slots();
-        let free = (0..SLOTS_MAX).find(|slot| !slots.contains(slot))?;
+        let free = (0..PROBE_SLOT).find(|slot| !slots.contains(slot))?;
         slots.insert(free);
         Some(free)
     }

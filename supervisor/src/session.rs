@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use agentapi_shared::link::{Command, CommandError, CommandResult, HostMessage, OutboxItem, SpawnReport};
 use agentapi_shared::runtime::{OnEnd, TaskGroup};
@@ -25,6 +26,11 @@ mod start;
 
 /// Commands that wait for a session. Overflow: the command is refused as `busy`.
 const COMMANDS_MAX: usize = 64;
+
+/// A daemon that starts waits this long for each shim; all are asked at once.
+const ADOPT_PATIENCE: Duration = Duration::from_secs(5);
+/// Between attempts to reach a shim that lives and does not answer.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// The outcome of a command.
 pub(crate) type Answer = Result<CommandResult, CommandError>;
@@ -95,15 +101,27 @@ pub(crate) fn spawn(context: &Arc<Context>, tasks: &TaskGroup, id: SessionId) ->
     handle
 }
 
-/// Starts the actor of a session found on disk, with its spawn adopted or its end noted.
+/// Starts the actor of a session found on disk, and waits until its spawn is adopted or its end noted; but not for ever: a shim that does not
+/// answer holds up its own session alone.
 pub(crate) async fn restore(context: &Arc<Context>, tasks: &TaskGroup, id: SessionId) -> io::Result<SessionHandle> {
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
     let view = watch::Sender::new(SessionView::default());
     let handle = SessionHandle { commands, view: view.subscribe() };
     let mut session = new_session(context, id, view);
     session.record = Some(session.files.record()?);
-    session.adopt(tasks).await?;
-    tasks.spawn("session", OnEnd::Continue, session.run(queue, tasks.clone()));
+    let (done, adopted) = oneshot::channel();
+    let own = tasks.clone();
+    tasks.spawn("session", OnEnd::Continue, async move {
+        if let Err(error) = session.adopt(&own).await {
+            warn!(session.id = %id, %error, "a session's newest spawn cannot be read");
+        }
+        // Whoever waited may have given up.
+        let _told = done.send(());
+        session.run(queue, own).await;
+    });
+    if tokio::time::timeout(ADOPT_PATIENCE, adopted).await.is_err() {
+        warn!(session.id = %id, "a session is still being adopted");
+    }
     Ok(handle)
 }
 
@@ -123,6 +141,8 @@ impl Session {
                 }
             };
             tokio::select! {
+                // First: the daemon's end ends the connection as well, and says nothing about the shim.
+                biased;
                 () = shutdown.cancelled() => return,
                 end = ended => self.ended(end, &tasks).await,
                 command = queue.recv() => match command {
@@ -220,7 +240,7 @@ impl Session {
         let files = self.files.spawn(number);
         let Ok(record) = files.record() else { return Ok(()) };
         if files.exit()?.is_none() {
-            match self.connect(&files, record.clone(), tasks).await {
+            match self.connect_living(&files, &record, tasks).await {
                 Ok(()) => {
                     info!(session.id = %self.id, spawn = number, "running spawn adopted");
                     self.audit("spawn.readopted", number);
@@ -245,12 +265,25 @@ impl Session {
         Ok(())
     }
 
+    /// The same, as often as it takes while the shim lives: a spawn is never given up because a connection failed.
+    async fn connect_living(&mut self, files: &SpawnFiles, record: &SpawnRecord, tasks: &TaskGroup) -> io::Result<()> {
+        loop {
+            match self.connect(files, record.clone(), tasks).await {
+                Err(error) if files.is_held()? => {
+                    warn!(session.id = %self.id, spawn = record.number, %error, "a living shim does not answer, trying again");
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                }
+                settled => return settled,
+            }
+        }
+    }
+
     async fn ended(&mut self, end: ShimEnd, tasks: &TaskGroup) {
         let Some(live) = self.live.take() else { return };
         let files = self.files.spawn(live.record.number);
         let unknown = matches!(end, ShimEnd::Gone) && matches!(files.exit(), Ok(None));
         // A connection can break without its shim: then the spawn lives on, and its streams start anew.
-        if unknown && self.connect(&files, live.record.clone(), tasks).await.is_ok() {
+        if unknown && self.connect_living(&files, &live.record, tasks).await.is_ok() {
             warn!(session.id = %self.id, "the connection to a shim broke and was made again");
             for orphan in self.context.streams.orphans(self.id, live.record.number) {
                 let error = CommandError::new("interrupted", "the connection to the session's terminal broke");

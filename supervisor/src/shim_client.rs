@@ -78,8 +78,13 @@ pub(crate) async fn connect(
     client.send(&ShimRequest::Hello { protocol: PROTOCOL }).await?;
     let hello = tokio::time::timeout(HELLO_TIMEOUT, packets.hello()).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let shim = Arc::clone(&client);
+    let cancelled = tasks.cancelled();
     tasks.spawn("shim", OnEnd::Continue, async move {
-        let end = shim.read(&mut packets, &link, &streams).await;
+        let end = tokio::select! {
+            end = shim.read(&mut packets, &link, &streams) => end,
+            // The shim goes on for whoever comes next.
+            () = cancelled.cancelled() => return,
+        };
         shim.pending().clear();
         // A session that is gone does not need to know.
         let _told = ended.send(end);
@@ -166,6 +171,10 @@ impl ShimClient {
             ShimEvent::Watched { stream, size, first_offset, offset, resumed } => {
                 streams.started(stream, offset, resumed);
                 HostMessage::Watched { stream, size, first_offset, offset, resumed }
+            }
+            ShimEvent::WatchFailed { stream, error } => {
+                streams.close(stream);
+                HostMessage::WatchFailed { stream, error }
             }
             ShimEvent::Resized { stream, offset, size } => HostMessage::Resized { stream, offset, size },
             ShimEvent::InputDone { stream, seq, error } => HostMessage::InputDone { stream, seq, error },

@@ -151,8 +151,13 @@ pub(crate) fn serve_ended(
     }
     let (stream, table) = (wanted.stream, Arc::clone(table));
     let mut replay = Replay { stream, files, link: link.clone(), limit, announce };
+    let cancelled = tasks.cancelled();
     tasks.spawn("replay", OnEnd::Continue, async move {
-        if let Err(error) = replay.run(wanted.next).await {
+        let outcome = tokio::select! {
+            () = cancelled.cancelled() => return,
+            outcome = replay.run(wanted.next) => outcome,
+        };
+        if let Err(error) = outcome {
             warn!(session.id = %session, spawn = number, error = chain(&error), "an ended spawn's output cannot be read");
             let error = CommandError::new("internal", "the session's recorded output cannot be read on its host");
             link.send(&HostMessage::WatchFailed { stream, error }).await;

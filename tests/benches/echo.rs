@@ -20,7 +20,7 @@ const WARM_UP: usize = 100;
 
 enum Way {
     Raw(RawPty),
-    Bare(BareRelay),
+    Bare(Box<BareRelay>),
     Ours(Box<Viewer>),
 }
 
@@ -91,7 +91,7 @@ async fn ways(product: &Product) -> Result<Vec<Way>> {
     for threads in [Threads::One, Threads::Default] {
         let mut bare = BareRelay::start(threads, &ECHO, dir).await?;
         bare.read_until(b"READY").await?;
-        ways.push(Way::Bare(bare));
+        ways.push(Way::Bare(Box::new(bare)));
     }
     let session = product.create(&ECHO).await?;
     let mut viewer = product.view(session.id, ViewerOptions::default()).await?;

@@ -72,7 +72,7 @@ export async function waitForScreen(page, pattern, what = String(pattern)) {
   try {
     return await eventually(`screen shows ${what}`, async () => pattern.exec(await screenText(page)));
   } catch (error) {
-    throw new Error(`${error.message}\n--- screen\n${await screenText(page)}\n---`);
+    throw new Error(`${error.message}\n--- screen\n${(await screenText(page)).trimEnd()}\n---`);
   }
 }
 

@@ -15,32 +15,35 @@ const browser = await launch(options);
 const complaints = [];
 const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: 'dark' });
 const page = await openPage(context, complaints);
-const env = { options, browser, context, page, complaints, open: (other) => openPage(other, complaints) };
+// Names of this run alone: the data may have sessions of earlier ones.
+const run = Date.now().toString(36);
+const env = { options, run, browser, context, page, complaints, open: (other) => openPage(other, complaints) };
 
 let passed = 0;
 let failed = 0;
 let broken = false;
 for (const [group, { checks }] of Object.entries({ login, terminal, viewers, lifecycle, keyboard, look, phone })) {
-  for (const [name, run] of Object.entries(checks)) {
+  for (const [name, tried] of Object.entries(checks)) {
     if (options.only && group !== 'login' && group !== options.only) continue;
     const label = `${group}: ${name}`;
     if (broken) {
-      console.log(`not ok - ${label} (not tried: nobody is logged in)`);
+      console.log(`not ok - ${label} (not tried: what it needs failed)`);
       failed += 1;
       continue;
     }
     const started = Date.now();
     try {
-      await run(env);
+      await tried(env);
       if (complaints.length > 0) throw new Error(`the page complained: ${complaints.splice(0).join(' | ')}`);
       passed += 1;
       console.log(`ok - ${label} (${Date.now() - started} ms)`);
     } catch (error) {
       failed += 1;
       complaints.length = 0;
-      broken ||= group === 'login';
+      // Without a login or a session nothing after it means anything.
+      broken ||= group === 'login' || (group === 'terminal' && env.session === undefined);
       console.log(`not ok - ${label}\n  ${String(error.stack ?? error).replaceAll('\n', '\n  ')}`);
-      await env.page.screenshot(options.out ? { path: `${options.out}/failed-${group}-${passed + failed}.png` } : {}).catch(() => undefined);
+      await page.screenshot(options.out ? { path: `${options.out}/failed-${group}-${passed + failed}.png` } : {}).catch(() => undefined);
     }
   }
 }

@@ -1,3 +1,7 @@
 //! The control plane with a real supervisor behind it, through its public surfaces.
 
+mod bad_input;
 mod failures;
+mod many;
+mod programs;
+mod viewers;

@@ -117,13 +117,16 @@ impl Link {
                 return Ok(found);
             }
         }
-        loop {
-            let received = self.receive().await?;
-            if let Some(found) = pick(&received) {
-                return Ok(found);
+        let wait = async {
+            loop {
+                let received = self.receive().await?;
+                if let Some(found) = pick(&received) {
+                    return Ok(found);
+                }
+                self.backlog.push_back(received);
             }
-            self.backlog.push_back(received);
-        }
+        };
+        soon("something that the test waits for", wait).await
     }
 
     /// Has the host do something and waits for its answer.

@@ -24,6 +24,43 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// A process of this machine, as it was a moment ago.
+#[derive(Debug, Clone)]
+pub struct ProcessInfo {
+    /// Its id.
+    pub pid: i32,
+    /// Its real user.
+    pub uid: u32,
+    /// Its arguments, joined by spaces.
+    pub command: String,
+}
+
+impl ProcessInfo {
+    /// Whether it has a file or directory below `dir` open.
+    #[must_use]
+    pub fn holds(&self, dir: &Path) -> bool {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();
+        open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|path| path.starts_with(dir))
+    }
+}
+
+/// Every process of this machine that is not a zombie.
+#[must_use]
+pub fn processes() -> Vec<ProcessInfo> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let command = String::from_utf8_lossy(&std::fs::read(entry.path().join("cmdline")).ok()?)
+            .replace('\0', " ")
+            .trim_end()
+            .to_owned();
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())?;
+        (!command.is_empty()).then_some(ProcessInfo { pid, uid, command })
+    })
+    .collect()
+}
+
 /// A running program whose standard output is read line by line. Killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
@@ -67,14 +104,9 @@ impl Daemon {
     }
 }
 
-/// Ends shims whose supervisor is gone, found by the socket's directory that they hold open.
+/// Ends shims whose supervisor is gone, found by the directories that they hold open.
 pub fn kill_shims(state_dir: &Path) {
-    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let holds = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
-        let ours = holds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|path| path.starts_with(state_dir));
-        if ours {
-            let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
+    for process in processes().into_iter().filter(|process| process.holds(state_dir)) {
+        let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGKILL);
     }
 }

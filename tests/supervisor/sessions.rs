@@ -1,27 +1,178 @@
 //! Sessions from start to end.
 
-use agentapi_shared::api::ScreenFormat;
+use std::os::unix::fs::MetadataExt;
+
+use agentapi_shared::api::{ScreenFormat, Workspace, WorkspaceSource};
 use agentapi_shared::link::{Command, CommandResult, PlaneMessage};
-use agentapi_shared::{ExitReason, SpawnState};
+use agentapi_shared::{ExitReason, SessionId, SpawnState, WindowSize};
+use agentapi_tests::plane::{Link, custom};
+use agentapi_tests::process::processes;
+use agentapi_tests::wait::eventually;
 use anyhow::Result;
 
 use crate::harness::Host;
+
+/// Much more than any test sends.
+const NO_LIMIT: u64 = 1 << 40;
+
+async fn watch(link: &mut Link, session: SessionId) -> Result<()> {
+    link.send(&PlaneMessage::Watch { stream: 1, session, spawn: 1, from: Some(0), limit: NO_LIMIT }).await
+}
+
+async fn until(link: &mut Link, what: &str) -> Result<String> {
+    let seen = link.output(1, |seen| String::from_utf8_lossy(seen).contains(what)).await?;
+    Ok(String::from_utf8_lossy(&seen).into_owned())
+}
 
 #[tokio::test]
 async fn a_command_runs_is_seen_and_typed_to_and_ends() -> Result<()> {
     let host = Host::new().await?;
     let (_daemon, mut link) = host.linked().await?;
     let session = link.start(&["bash", "--norc"]).await?;
-    link.send(&PlaneMessage::Watch { stream: 1, session, spawn: 1, from: Some(0), limit: 1 << 20 }).await?;
-    link.input(1, 1, b"id -u; pwd; echo $HOME; echo pid=$$; tty\r").await?;
-    let seen = link.output(1, |seen| String::from_utf8_lossy(seen).contains("/dev/pts/0\r\n")).await?;
-    let seen = String::from_utf8_lossy(&seen);
+    watch(&mut link, session).await?;
+    link.input(1, 1, b"id -u; pwd; echo $HOME; tty\r").await?;
+    let seen = until(&mut link, "/dev/pts/0\r\n").await?;
     assert!(seen.contains("1000\r\n/workspace\r\n/home/agent\r\n"), "{seen}");
     let screen = link.command(session, Command::Screen { spawn: 1, format: ScreenFormat::Text, scrollback: 0 }).await?;
     assert!(matches!(&screen, Ok(CommandResult::Screen(screen)) if screen.text.contains("/dev/pts/0")), "{screen:?}");
     link.input(1, 2, b"exit 7\r").await?;
-    let report = link.report(session, SpawnState::Exited).await?;
-    let exit = report.exit.expect("an exit");
+    let exit = link.report(session, SpawnState::Exited).await?.exit.expect("an exit");
     assert_eq!((exit.code, exit.reason), (Some(7), ExitReason::Exited), "{exit:?}");
+    // What it left stays.
+    let screen = link.command(session, Command::Screen { spawn: 1, format: ScreenFormat::Text, scrollback: 0 }).await?;
+    assert!(matches!(&screen, Ok(CommandResult::Screen(screen)) if screen.text.contains("exit 7")), "{screen:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_sees_neither_the_host_nor_other_sessions() -> Result<()> {
+    let host = Host::new().await?;
+    let (_daemon, mut link) = host.linked().await?;
+    let other = link.start(&["sleep", "1000"]).await?;
+    let script = "ls /root /proc/1/root /sys 2>&1; cat /etc/shadow 2>&1; ls /proc | grep -c '^[0-9]'; ls -d /home/* /var/lib 2>&1; \
+                  env | cut -d= -f1 | sort | tr '\\n' ' '; echo; touch /usr/x /etc/x /x 2>&1; grep Cap /proc/self/status | tr -d '0\\t\\n'; \
+                  grep NoNewPrivs /proc/self/status; unshare -m true 2>&1; echo done";
+    let session = link.start(&["bash", "-c", script]).await?;
+    link.report(session, SpawnState::Exited).await?;
+    let screen =
+        link.command(session, Command::Screen { spawn: 1, format: ScreenFormat::Text, scrollback: 100 }).await?;
+    let Ok(CommandResult::Screen(screen)) = screen else { panic!("{screen:?}") };
+    let text = screen.text;
+    for wanted in [
+        "cannot access '/root'",
+        "'/proc/1/root': Permission denied",
+        "cannot access '/sys'",
+        "/etc/shadow: No such file",
+        "cannot touch '/usr/x': Read-only file system",
+        "cannot touch '/x': Read-only file system",
+        "CapInh:CapPrm:CapEff:CapBnd:CapAmb:",
+        "NoNewPrivs:  1",
+        "done",
+    ] {
+        assert!(text.contains(wanted), "{wanted:?} is not in:\n{text}");
+    }
+    assert!(text.contains("COLORTERM HOME LANG LOGNAME PATH PWD SHELL SHLVL TERM USER XDG_RUNTIME_DIR _"), "{text}");
+    assert!(!text.contains("sleep") && !text.contains(&other.to_string()), "{text}");
+    // On the host the agent is a user of the session's own, never root.
+    let sleeper =
+        processes().into_iter().find(|process| process.command == "sleep 1000").expect("the other session's process");
+    assert!(sleeper.uid >= 0x4000_0000, "{sleeper:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn stop_leaves_nothing_whatever_the_session_started() -> Result<()> {
+    let host = Host::new().await?;
+    let (_daemon, mut link) = host.linked().await?;
+    let strays = "trap '' HUP TERM INT; setsid sh -c \"trap '' HUP TERM; sleep 2001\" & (setsid sh -c 'sleep 2002 & ' &) ; \
+                  (trap '' HUP TERM; sleep 2003) & kill -STOP $$ & echo ready; while :; do sleep 2004; done";
+    let session = link.start(&["bash", "-c", strays]).await?;
+    watch(&mut link, session).await?;
+    until(&mut link, "ready").await?;
+    let ours = || processes().into_iter().filter(|process| process.command.starts_with("sleep 200")).count();
+    eventually("every stray runs", || async { (ours() >= 3).then_some(()) }).await;
+    let stop = Command::Stop { spawn: 1, generation: 1, grace_ms: 200, force: false };
+    link.command(session, stop.clone()).await?.expect("accepted");
+    let report = link.report(session, SpawnState::Exited).await?;
+    assert_eq!(report.exit.map(|exit| exit.reason), Some(ExitReason::Killed));
+    assert_eq!(ours(), 0, "{:?}", processes());
+    // Asked again it is done already.
+    assert!(matches!(link.command(session, stop).await?, Ok(CommandResult::Done)));
+    link.command(session, Command::Purge).await?.expect("purged");
+    assert!(!host.state_dir().join("sessions").join(session.to_string()).exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_run_says_why() -> Result<()> {
+    let host = Host::new().await?;
+    let (_daemon, mut link) = host.linked().await?;
+    std::fs::write(host.root().join("plain"), "text")?;
+    for (command, wanted) in [
+        (["no-such-program"].as_slice(), "No such file or directory (ENOENT): it is in none of the directories"),
+        (&["/no/such/program"], "there is no such file inside the session"),
+        (&["/etc/passwd"], "Permission denied (EACCES): it is not executable"),
+    ] {
+        let session = SessionId::generate();
+        link.command(session, Command::Start(custom(command))).await?.expect("accepted");
+        let report = link.report(session, SpawnState::Failed).await?;
+        let exit = report.exit.expect("an exit");
+        assert_eq!(exit.reason, ExitReason::ExecFailed, "{exit:?}");
+        assert!(exit.detail.contains(wanted), "{}", exit.detail);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_workspace_of_the_host_is_written_as_its_owner() -> Result<()> {
+    let host = Host::new().await?;
+    let (_daemon, mut link) = host.linked().await?;
+    let project = host.root().join("project");
+    std::fs::create_dir(&project)?;
+    std::os::unix::fs::chown(&project, Some(4711), Some(4712))?;
+    let mut start = custom(&["sh", "-c", "echo made > file && stat -c %u:%g . file"]);
+    let path =
+        |path: &std::path::Path| Workspace { source: WorkspaceSource::Path, path: Some(path.display().to_string()) };
+    start.workspace = path(&project);
+    let session = SessionId::generate();
+    link.command(session, Command::Start(start.clone())).await?.expect("accepted");
+    let report = link.report(session, SpawnState::Exited).await?;
+    assert_eq!(report.exit.and_then(|exit| exit.code), Some(0));
+    let made = std::fs::metadata(project.join("file"))?;
+    assert_eq!((made.uid(), made.gid()), (4711, 4712));
+    link.command(session, Command::Purge).await?.expect("purged");
+    assert!(project.join("file").exists(), "a purge never touches a workspace of the host");
+    // Outside of the roots nothing is given, and nothing is left behind.
+    let outside = SessionId::generate();
+    start.workspace = path(std::path::Path::new("/etc"));
+    let refused = link.command(outside, Command::Start(start)).await?.expect_err("refused");
+    assert_eq!(refused.code, "refused");
+    assert!(refused.detail.contains("below none of this host's workspace roots"), "{}", refused.detail);
+    assert!(!host.state_dir().join("sessions").join(outside.to_string()).exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn sizes_reach_the_program_and_the_stream_in_order() -> Result<()> {
+    let host = Host::new().await?;
+    let (_daemon, mut link) = host.linked().await?;
+    let session = link.start(&["sh", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done"]).await?;
+    watch(&mut link, session).await?;
+    until(&mut link, "ready").await?;
+    let size = WindowSize::new(91, 23)?;
+    link.command(session, Command::Resize { spawn: 1, size }).await?.expect("resized");
+    let seen = until(&mut link, "\r\n").await?;
+    assert!(seen.contains("23 91") || until(&mut link, "23 91").await?.contains("23 91"), "{seen}");
+    let (offset, told) = link
+        .wait_for(|received| match received {
+            agentapi_tests::plane::Received::Message(agentapi_shared::link::HostMessage::Resized {
+                offset,
+                size,
+                ..
+            }) => Some((*offset, *size)),
+            _ => None,
+        })
+        .await?;
+    assert_eq!((offset, told), (7, size));
     Ok(())
 }

@@ -6,12 +6,14 @@ import './styles/tokens.css';
 import './styles/base.css';
 import './styles/layout.css';
 import './styles/session.css';
+import './styles/keybar.css';
 import './styles/dialog.css';
 
 import { api, ApiError, sentence } from './api/client.ts';
 import { h } from './ui/dom.ts';
 import { applyTheme } from './ui/theme.ts';
 import { mountToasts } from './ui/toast.ts';
+import { followKeyboard } from './ui/viewport.ts';
 import { App } from './views/app.ts';
 import { loginView, takeLoginCode } from './views/login.ts';
 
@@ -59,4 +61,5 @@ addEventListener('hashchange', () => {
 
 applyTheme();
 mountToasts();
+followKeyboard();
 void start();

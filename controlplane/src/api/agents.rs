@@ -10,7 +10,7 @@ use crate::domain::policy::{self, Principal, Resource, Verb};
 
 /// List the agents that sessions can run, and where each is installed.
 #[utoipa::path(
-    get, path = "/api/v1/agents", tag = "agents",
+    get, path = "/api/v1/agents", operation_id = "listAgents", tag = "agents",
     responses((status = 200, body = Page<Agent>), (status = "4XX", body = Problem)),
 )]
 pub(super) async fn list(

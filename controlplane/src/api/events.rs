@@ -40,7 +40,7 @@ struct Subscription {
 ///
 /// The first event is `hello` with `resumed` or `gap`; `event` is the tag of the data. Reconnect with `Last-Event-ID`.
 #[utoipa::path(
-    get, path = "/api/v1/events", tag = "events",
+    get, path = "/api/v1/events", operation_id = "streamEvents", tag = "events",
     params(("Last-Event-ID" = Option<String>, Header, description = "Id of the last event seen")),
     responses((status = 200, body = ServerEvent, content_type = "text/event-stream"), (status = "4XX", body = Problem)),
 )]

@@ -12,7 +12,7 @@ use crate::domain::policy::{self, Principal, Resource, Verb};
 
 /// List hosts.
 #[utoipa::path(
-    get, path = "/api/v1/hosts", tag = "hosts",
+    get, path = "/api/v1/hosts", operation_id = "listHosts", tag = "hosts",
     responses((status = 200, body = Page<Host>), (status = "4XX", body = Problem)),
 )]
 pub(super) async fn list(
@@ -29,7 +29,7 @@ pub(super) async fn list(
 
 /// Show a host.
 #[utoipa::path(
-    get, path = "/api/v1/hosts/{id}", tag = "hosts",
+    get, path = "/api/v1/hosts/{id}", operation_id = "getHost", tag = "hosts",
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = Host), (status = "4XX", body = Problem)),
 )]

@@ -24,7 +24,7 @@ const COOKIE_LIFETIME: Duration = Duration::days(30);
 
 /// Make a code for one login in a browser.
 #[utoipa::path(
-    post, path = "/api/v1/login-codes", tag = "login",
+    post, path = "/api/v1/login-codes", operation_id = "createLoginCode", tag = "login",
     responses((status = 201, body = LoginCode), (status = "4XX", body = Problem)),
 )]
 pub(super) async fn create_code(
@@ -48,7 +48,7 @@ pub(super) async fn create_code(
 
 /// Exchange a code for a cookie.
 #[utoipa::path(
-    post, path = "/api/v1/login", tag = "login", request_body = Login,
+    post, path = "/api/v1/login", operation_id = "login", tag = "login", request_body = Login, security(()),
     responses((status = 204), (status = "4XX", body = Problem)),
 )]
 pub(super) async fn login(State(api): State<Api>, parts: Parts, body: Body<Login>) -> Result<Response, ApiError> {
@@ -71,7 +71,7 @@ pub(super) async fn login(State(api): State<Api>, parts: Parts, body: Body<Login
 
 /// End this browser's login.
 #[utoipa::path(
-    post, path = "/api/v1/logout", tag = "login",
+    post, path = "/api/v1/logout", operation_id = "logout", tag = "login",
     responses((status = 204), (status = "4XX", body = Problem)),
 )]
 pub(super) async fn logout(State(api): State<Api>, principal: Principal) -> Result<Response, ApiError> {
@@ -89,7 +89,7 @@ fn set_cookie(port: u16, value: &str, max_age: i64) -> String {
 
 /// Who the caller is.
 #[utoipa::path(
-    get, path = "/api/v1/me", tag = "login",
+    get, path = "/api/v1/me", operation_id = "getMe", tag = "login",
     responses((status = 200, body = Me), (status = "4XX", body = Problem)),
 )]
 pub(super) async fn me(principal: Principal, params: Params) -> Result<Json<Me>, ApiError> {

@@ -43,14 +43,14 @@ pub(super) async fn serve(document: Arc<str>) -> Response {
 }
 
 /// Whether the process serves.
-#[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, body = String)), security(()))]
+#[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "health", responses((status = 200, body = String)), security(()))]
 pub(super) async fn livez() -> &'static str {
     "ok"
 }
 
 /// Whether it can do its work: its store answers.
 #[utoipa::path(
-    get, path = "/readyz", tag = "health", security(()),
+    get, path = "/readyz", operation_id = "readyz", tag = "health", security(()),
     responses((status = 200, body = String), (status = 503, body = Problem)),
 )]
 pub(super) async fn readyz(State(api): State<Api>) -> Result<&'static str, ApiError> {

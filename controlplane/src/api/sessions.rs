@@ -35,7 +35,7 @@ fn session_id(text: &str) -> Result<SessionId, ApiError> {
 
 /// Start a session.
 #[utoipa::path(
-    post, path = "/api/v1/sessions", tag = "sessions",
+    post, path = "/api/v1/sessions", operation_id = "createSession", tag = "sessions",
     params(
         ("wait" = Option<String>, Query, description = "`running`: answer when it runs or ended, at the latest after 30 s"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body have one effect and one answer"),
@@ -52,7 +52,6 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let wait = params.read("wait", "running", |text| (text == "running").then_some(())).is_some();
     params.finish()?;
-    // The query is part of the request: with another `wait` it is another one.
     let key = idempotency_key(&headers, "POST /sessions".to_owned(), &body.hash)?;
     let record = match sessions::create(&api.plane, &principal, body.value, key.clone()).await? {
         CreateOutcome::Replayed { status, body } => return Ok(json_text(status, body)),
@@ -73,13 +72,19 @@ async fn wait_for_start(
     mut record: SessionRecord,
 ) -> Result<SessionRecord, ApiError> {
     let deadline = tokio::time::Instant::now() + WAIT_MAX;
-    let mut changes = api.plane.events.watch();
+    let events = &api.plane.events;
+    let mut changes = events.watch();
+    let mut seen = 0;
     loop {
-        record = sessions::get(&api.plane, principal, record.id).await?;
+        // Every change of a session is an event; the store is asked only when one was about this session.
+        let (told, newest) = events.told_since(seen, record.id);
+        seen = newest;
+        if told {
+            record = sessions::get(&api.plane, principal, record.id).await?;
+        }
         if !matches!(record.state(), SpawnState::Pending | SpawnState::Starting) {
             return Ok(record);
         }
-        // Every change of a session is an event; the deadline bounds the wait.
         match tokio::time::timeout_at(deadline, changes.changed()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Ok(record),
@@ -104,7 +109,7 @@ fn json_text(status: u16, body: String) -> Response {
 
 /// List sessions, newest first.
 #[utoipa::path(
-    get, path = "/api/v1/sessions", tag = "sessions",
+    get, path = "/api/v1/sessions", operation_id = "listSessions", tag = "sessions",
     params(
         ("state" = Option<String>, Query, description = "Only in this state"),
         ("agent" = Option<String>, Query, description = "Only of this agent"),
@@ -145,7 +150,7 @@ fn read_cursor(text: &str) -> Option<SessionId> {
 
 /// Show a session.
 #[utoipa::path(
-    get, path = "/api/v1/sessions/{id}", tag = "sessions",
+    get, path = "/api/v1/sessions/{id}", operation_id = "getSession", tag = "sessions",
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = Session), (status = "4XX", body = Problem)),
 )]
@@ -162,7 +167,7 @@ pub(super) async fn get(
 
 /// Change name and labels.
 #[utoipa::path(
-    patch, path = "/api/v1/sessions/{id}", tag = "sessions",
+    patch, path = "/api/v1/sessions/{id}", operation_id = "updateSession", tag = "sessions",
     params(("id" = uuid::Uuid, Path)),
     request_body = UpdateSession,
     responses((status = 200, body = Session), (status = "4XX", body = Problem)),
@@ -181,7 +186,7 @@ pub(super) async fn update(
 
 /// Stop a session; with `purge` also remove it.
 #[utoipa::path(
-    delete, path = "/api/v1/sessions/{id}", tag = "sessions",
+    delete, path = "/api/v1/sessions/{id}", operation_id = "deleteSession", tag = "sessions",
     params(
         ("id" = uuid::Uuid, Path),
         ("force" = Option<bool>, Query, description = "Kill at once"),
@@ -207,7 +212,7 @@ pub(super) async fn delete(
 
 /// Start a new spawn in the same session.
 #[utoipa::path(
-    post, path = "/api/v1/sessions/{id}/restart", tag = "sessions",
+    post, path = "/api/v1/sessions/{id}/restart", operation_id = "restartSession", tag = "sessions",
     params(("id" = uuid::Uuid, Path)),
     request_body = RestartSession,
     responses((status = 202, body = Session), (status = "4XX", body = Problem)),
@@ -226,7 +231,7 @@ pub(super) async fn restart(
 
 /// The screen of a spawn as text.
 #[utoipa::path(
-    get, path = "/api/v1/sessions/{id}/screen", tag = "sessions",
+    get, path = "/api/v1/sessions/{id}/screen", operation_id = "getScreen", tag = "sessions",
     params(
         ("id" = uuid::Uuid, Path),
         ("format" = Option<ScreenFormat>, Query, description = "`text` if absent"),
@@ -256,7 +261,7 @@ pub(super) async fn screen(
 
 /// Type into a session.
 #[utoipa::path(
-    post, path = "/api/v1/sessions/{id}/input", tag = "sessions",
+    post, path = "/api/v1/sessions/{id}/input", operation_id = "sendInput", tag = "sessions",
     params(
         ("id" = uuid::Uuid, Path),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body are typed once"),
@@ -304,7 +309,7 @@ pub(super) async fn input(
 
 /// Set the size of a session's terminal.
 #[utoipa::path(
-    post, path = "/api/v1/sessions/{id}/resize", tag = "sessions",
+    post, path = "/api/v1/sessions/{id}/resize", operation_id = "resizeSession", tag = "sessions",
     params(("id" = uuid::Uuid, Path)),
     request_body = ResizeSession,
     responses((status = 200, body = Session), (status = "4XX", body = Problem), (status = 503, body = Problem)),

@@ -18,7 +18,7 @@ use crate::store::Scope;
 
 /// Open the terminal of a session (WebSocket, subprotocol `agentapi.terminal.v1`).
 #[utoipa::path(
-    get, path = "/api/v1/sessions/{id}/terminal", tag = "sessions",
+    get, path = "/api/v1/sessions/{id}/terminal", operation_id = "openTerminal", tag = "sessions",
     params(
         ("id" = uuid::Uuid, Path),
         ("mode" = Option<String>, Query, description = "`rw` if absent, or `ro`"),

@@ -49,6 +49,9 @@ pub async fn create(
     policy::allow(principal, Verb::Manage, Resource::Session)?;
     let names: Vec<&str> = plane.agents.iter().map(|agent| agent.name.as_str()).collect();
     validate::create(&request, &names)?;
+    if let Some(path) = request.workspace.as_ref().and_then(|workspace| workspace.path.as_deref()) {
+        offered_by_a_host(plane, principal, path).await?;
+    }
     let id = SessionId::generate();
     let has_env = !request.env.is_empty();
     let new = NewSession {
@@ -82,6 +85,22 @@ pub async fn create(
             Err(error.into())
         }
     }
+}
+
+/// Whether some host offers a directory. Only the host can see where links lead; it refuses what leaves its roots.
+async fn offered_by_a_host(plane: &Plane, principal: &Principal, path: &str) -> Result<(), DomainError> {
+    let hosts = plane.store.hosts(principal.tenant()).await?;
+    let roots: Vec<&String> =
+        hosts.iter().filter_map(|host| host.facts.as_ref()).flat_map(|facts| &facts.workspace_roots).collect();
+    let unknown = hosts.iter().all(|host| host.facts.is_none());
+    if unknown || roots.iter().any(|root| std::path::Path::new(path).starts_with(root)) {
+        return Ok(());
+    }
+    let offered = roots.iter().map(|root| root.as_str()).collect::<Vec<_>>().join(", ");
+    Err(validate::fault(
+        "workspace.path",
+        format!("below no host's workspace roots ({offered}); a host offers a directory with --workspace-root"),
+    ))
 }
 
 /// The answer of a request that was done before; any other past of the key is an error.

@@ -26,7 +26,7 @@ const COMMANDS_MAX: usize = 1024;
 
 /// What goes out on the link.
 #[derive(Debug)]
-pub(super) enum Outgoing {
+pub(crate) enum Outgoing {
     /// A text frame.
     Message(PlaneMessage),
     /// A binary frame.
@@ -69,7 +69,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(
+    pub(crate) fn new(
         host: HostId,
         org: Option<OrgId>,
         boot_id: String,
@@ -207,7 +207,7 @@ impl Link {
         }
     }
 
-    pub(super) fn feed(&self, stream: u32) -> Option<Arc<Feed>> {
+    pub(crate) fn feed(&self, stream: u32) -> Option<Arc<Feed>> {
         lock(&self.feeds).get(&stream).cloned()
     }
 
@@ -236,7 +236,7 @@ impl Link {
     }
 
     /// A message about streams or input. Others are given back.
-    pub(super) fn route(&self, message: HostMessage) -> Option<HostMessage> {
+    pub(crate) fn route(&self, message: HostMessage) -> Option<HostMessage> {
         match message {
             HostMessage::Reply { id, outcome } => self.reply(id, outcome),
             HostMessage::Watched { stream, size, first_offset: _, offset, resumed } => {
@@ -266,7 +266,7 @@ impl Link {
     }
 
     /// Tells everyone who waits for this host that it is gone.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         self.close();
         lock(&self.replies).clear();
         let feeds: Vec<_> = lock(&self.feeds).drain().collect();

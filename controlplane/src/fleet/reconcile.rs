@@ -22,6 +22,9 @@ use crate::store::{OutboxSeen, Scope, StoreError};
 /// A host ends a spawn that it should not have within this time.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
+/// A store that does not answer is asked again after this long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// See [`crate::domain::sessions`]: each further attempt means that someone else's change came in between.
 const ATTEMPTS_MAX: u32 = 32;
 
@@ -34,31 +37,34 @@ pub(super) async fn keep_ledger(
 ) {
     let closed = link.closed();
     let work = async {
-        settle_inventory(&plane, &link, inventory).await?;
+        until_stored(&link, || settle_inventory(&plane, &link, &inventory)).await;
         while let Some(message) = entries.recv().await {
-            take(&plane, &link, message).await?;
+            until_stored(&link, || take(&plane, &link, &message)).await;
         }
-        Ok::<(), DomainError>(())
     };
     tokio::select! {
-        result = work => if let Err(failure) = result {
-            // Whatever was not stored is not acknowledged, and comes again with the next connection.
-            error!(host.id = %link.host(), error = &failure as &dyn std::error::Error, "link closed: what the host said could not be stored");
-            link.close();
-        },
+        () = work => {}
         () = closed.cancelled() => {}
     }
 }
 
-async fn settle_inventory(
-    plane: &Arc<Plane>,
-    link: &Arc<Link>,
-    inventory: Vec<SpawnReport>,
-) -> Result<(), DomainError> {
+/// Does it again until it is stored: a store that is away stops the ledger and not the terminals, which go on beside it. What waits
+/// meanwhile is bounded by the queue; storing twice has one effect.
+async fn until_stored<F>(link: &Link, mut attempt: impl FnMut() -> F)
+where
+    F: Future<Output = Result<(), DomainError>>,
+{
+    while let Err(failure) = attempt().await {
+        error!(host.id = %link.host(), error = &failure as &dyn std::error::Error, "what a host said is not stored yet; tried again");
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+}
+
+async fn settle_inventory(plane: &Arc<Plane>, link: &Arc<Link>, inventory: &[SpawnReport]) -> Result<(), DomainError> {
     let host = link.host();
     let mut by_session: HashMap<SessionId, Vec<SpawnReport>> = HashMap::new();
     for report in inventory {
-        by_session.entry(report.session).or_default().push(report);
+        by_session.entry(report.session).or_default().push(report.clone());
     }
     let mut unsettled = plane.store.unsettled(Some(host)).await?;
     for record in &mut unsettled {
@@ -125,12 +131,12 @@ async fn remove_unwanted(plane: &Arc<Plane>, link: &Arc<Link>, reports: Vec<Spaw
 }
 
 /// Stores one message and does what follows from it.
-async fn take(plane: &Arc<Plane>, link: &Arc<Link>, message: HostMessage) -> Result<(), DomainError> {
+async fn take(plane: &Arc<Plane>, link: &Arc<Link>, message: &HostMessage) -> Result<(), DomainError> {
     let host = link.host();
     match message {
         HostMessage::Report(report) => {
             let taken =
-                apply(plane, host, report.session, None, None, |r| rules::report(r, &report, link.boot_id())).await?;
+                apply(plane, host, report.session, None, None, |r| rules::report(r, report, link.boot_id())).await?;
             if let Some(record) = taken
                 && (record.state().is_ended() || report.generation < record.generation)
             {
@@ -138,10 +144,17 @@ async fn take(plane: &Arc<Plane>, link: &Arc<Link>, message: HostMessage) -> Res
             }
         }
         HostMessage::Outbox { seq, item } => {
-            if seq > plane.store.outbox_seen(host).await? {
-                store_item(plane, link, seq, item).await?;
+            if *seq > plane.store.outbox_seen(host).await? {
+                store_item(plane, link, *seq, item.clone()).await?;
             }
-            link.send(PlaneMessage::OutboxAck { seq });
+            link.send(PlaneMessage::OutboxAck { seq: *seq });
+        }
+        HostMessage::Facts(facts) => {
+            let mut record = plane.store.host(host).await?;
+            record.facts = Some((**facts).clone());
+            let entry = audit::of_host(host, "host.facts_changed", None, json!({}));
+            plane.store.host_connected(record, entry).await?;
+            plane.publish_host(plane.store.host(host).await?);
         }
         // Answered by the socket task, or a second hello, which changes nothing.
         _ => {}

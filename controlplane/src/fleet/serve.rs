@@ -7,6 +7,7 @@ use agentapi_shared::HostId;
 use agentapi_shared::frame::{FrameError, FrameType, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX};
 use agentapi_shared::link::{DEAD_SECONDS, HostHello, HostMessage, PROTOCOL, PlaneMessage, TEXT_BYTES_MAX};
 use agentapi_shared::runtime::OnEnd;
+use agentapi_shared::viewer::close;
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream};
 use serde_json::json;
@@ -70,8 +71,9 @@ enum LinkEnd {
 impl LinkEnd {
     fn close_frame(&self) -> CloseFrame {
         let code = match self {
-            Self::NoHello | Self::Protocol(_) | Self::Malformed(_) | Self::Frame(_) => CloseCode::Protocol,
-            Self::Socket(SocketError::Capacity(_)) => CloseCode::Size,
+            Self::NoHello | Self::Protocol(_) | Self::Malformed(_) | Self::Frame(_) | Self::Socket(_) => {
+                CloseCode::from(close::MALFORMED)
+            }
             _ => CloseCode::Away,
         };
         CloseFrame { code, reason: self.to_string().into() }
@@ -265,8 +267,18 @@ fn receive(link: &Link, ledger: &mpsc::Sender<HostMessage>, message: Message) ->
 }
 
 fn is_unknown_type(text: &str) -> bool {
-    const KNOWN: [&str; 9] =
-        ["hello", "report", "outbox", "reply", "watched", "watch_failed", "resized", "stream_ended", "input_done"];
+    const KNOWN: [&str; 10] = [
+        "hello",
+        "report",
+        "outbox",
+        "reply",
+        "watched",
+        "watch_failed",
+        "resized",
+        "stream_ended",
+        "facts",
+        "input_done",
+    ];
     #[derive(serde::Deserialize)]
     struct Tag {
         r#type: String,

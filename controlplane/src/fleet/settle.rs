@@ -18,6 +18,8 @@ use crate::store::{Scope, StoreError};
 
 /// A start may have to prepare a workspace.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// A store that does not answer is asked again after this long.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// A purge removes files.
 const PURGE_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -30,6 +32,7 @@ struct Done {
 /// Settles until nothing is left to do here.
 pub(super) async fn run(plane: &Arc<Plane>, id: SessionId) {
     let mut done = Done::default();
+    let shutdown = plane.tasks.cancelled();
     loop {
         match step(plane, id, &mut done).await {
             Ok(true) => {}
@@ -39,10 +42,11 @@ pub(super) async fn run(plane: &Arc<Plane>, id: SessionId) {
                 }
             }
             Err(failure) => {
-                // A host that comes back, or the next change, has it looked at again.
-                error!(session.id = %id, error = &failure as &dyn std::error::Error, "session could not be settled");
-                while plane.fleet.settle_again(id) {}
-                return;
+                error!(session.id = %id, error = &failure as &dyn std::error::Error, "session not settled; tried again");
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY_AFTER) => {}
+                    () = shutdown.cancelled() => return,
+                }
             }
         }
     }
@@ -77,7 +81,7 @@ async fn place(plane: &Arc<Plane>, record: &SessionRecord) -> Result<bool, Domai
         if record.purging {
             remove(plane, record, None).await?;
         }
-        plane.forget(record.id);
+        plane.fleet.drop_environment(record.id);
         return Ok(false);
     }
     let Some(link) = plane.fleet.least_loaded(record) else { return Ok(false) };
@@ -106,7 +110,6 @@ async fn start(plane: &Arc<Plane>, link: &Arc<Link>, record: &SessionRecord) -> 
                 Ok(rules::accepted(record, number, boot_id))
             })
             .await?;
-            plane.fleet.drop_environment(record.id);
             Ok(true)
         }
         Ok(other) => {
@@ -114,7 +117,6 @@ async fn start(plane: &Arc<Plane>, link: &Arc<Link>, record: &SessionRecord) -> 
             Ok(false)
         }
         Err(CommandFailure::Refused(refused)) => {
-            plane.fleet.drop_environment(record.id);
             fail(plane, link.host(), record, rules::exit(ExitReason::StartFailed, refused.detail)).await
         }
         // Not known whether the host has it: its next inventory or report tells.
@@ -166,6 +168,6 @@ async fn remove(plane: &Arc<Plane>, record: &SessionRecord, host: Option<HostId>
     entry.host = host;
     plane.store.purge_session(Scope::System, record.id, entry).await?;
     plane.publish_purged(record);
-    plane.forget(record.id);
+    plane.fleet.drop_environment(record.id);
     Ok(())
 }

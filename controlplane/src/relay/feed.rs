@@ -15,7 +15,7 @@ use super::ring::{Mark, RING_BYTES, Ring};
 use crate::fleet::Link;
 
 /// How far the host may run ahead of the foremost viewer. Half a ring: the foremost never loses bytes, and others may be as far behind.
-pub(super) const AHEAD_BYTES: u64 = 256 * 1024;
+pub const AHEAD_BYTES: u64 = 256 * 1024;
 const _: () = assert!(2 * AHEAD_BYTES <= RING_BYTES as u64);
 const _: () = assert!(WINDOW_BYTES <= RING_BYTES as u64);
 
@@ -54,6 +54,7 @@ struct State {
     keyframe_requested: bool,
     keyframe: Option<KeptKeyframe>,
     granted: u64,
+    limit_hits: u64,
     ended: Option<u64>,
     failed: Option<CommandError>,
     lost: bool,
@@ -110,6 +111,7 @@ impl Feed {
                 keyframe_requested: from.is_none(),
                 keyframe: None,
                 granted,
+                limit_hits: 0,
                 ended: None,
                 failed: None,
                 lost: false,
@@ -162,7 +164,10 @@ impl Feed {
 
     /// Output.
     pub fn output(&self, offset: u64, payload: Bytes) {
-        self.change(|state| state.ring.push(offset, payload));
+        self.change(|state| {
+            state.ring.push(offset, payload);
+            state.limit_hits += u64::from(state.ring.head() + CREDIT_STEP_BYTES >= state.granted);
+        });
     }
 
     /// A keyframe.
@@ -277,10 +282,9 @@ impl Feed {
         Some(std::mem::replace(&mut state.ring, Ring::new(head, size)))
     }
 
-    /// Whether the host is held back by credit: it has sent nearly all that it may.
-    pub(super) fn is_held_back(&self) -> bool {
-        let state = self.lock();
-        state.ring.head() + CREDIT_STEP_BYTES >= state.granted
+    /// How often the host had sent nearly all that it may: then credit held it back.
+    pub(super) fn limit_hits(&self) -> u64 {
+        self.lock().limit_hits
     }
 
     /// A keyframe that a newcomer may use: the output after it is still in the ring.
@@ -307,7 +311,9 @@ impl Feed {
     /// A viewer was sent everything below an offset, or may be sent up to one: the host may go on beyond it.
     pub(super) fn grant(&self, limit: u64) {
         let mut state = self.lock();
-        if limit >= state.granted + CREDIT_STEP_BYTES && state.ended.is_none() && !state.lost {
+        // Before the stream is open, what it was opened with is what the host goes by.
+        let goes_on = state.opened.is_some() && state.ended.is_none() && !state.lost;
+        if goes_on && limit >= state.granted + CREDIT_STEP_BYTES {
             state.granted = limit;
             self.link.send(PlaneMessage::Credit { stream: self.stream, limit });
         }

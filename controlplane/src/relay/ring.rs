@@ -162,6 +162,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn what_is_there_is_exact_and_bounded(start in 0u64..1000, pushes in proptest::collection::vec((0u64..50, 1usize..70_000), 1..60)) {
             let mut ring = Ring::new(start, WindowSize::DEFAULT);

@@ -107,6 +107,8 @@ pub struct Session {
     /// Its id.
     #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
     pub id: SessionId,
+    /// Rises with each change, so that of two answers the newer one can be told, in whatever order they come.
+    pub revision: u64,
     /// For people.
     pub name: Option<String>,
     /// For filters.

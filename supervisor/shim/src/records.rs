@@ -9,10 +9,17 @@ use agentapi_shared::Exit;
 use agentapi_shared::frame::Keyframe;
 use agentapi_shared::shim::{EXIT_FILE, FINAL_FILE, FinalScreen, JOURNAL_DIR, KEYFRAME_FILE};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
+use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
 
 use crate::parser::KeyframeTaken;
+
+/// Locks the spawn's directory until the lock is dropped, or this process ends.
+pub(crate) fn hold(dir: &OwnedFd) -> io::Result<Flock<OwnedFd>> {
+    // A descriptor of its own: the lock belongs to what is opened here, not to what the supervisor has opened and passed on.
+    let own = openat(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    Flock::lock(own, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
+}
 
 /// The spawn's directory, only ever used by descriptor.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::jail::{self, JailError};
 use crate::output::Output;
 use crate::parser;
 use crate::pty::JailMaster;
-use crate::records::Records;
+use crate::records::{self, Records};
 use crate::service::Service;
 use crate::sys;
 use crate::terminal::Terminal;
@@ -48,7 +48,9 @@ pub(crate) fn serve() -> Result<(), StartError> {
         sys::ignore_signal(number);
     }
     let control = sys::stdin_socket();
-    let (start, listener, dir) = receive_start(&control)?;
+    let (mut start, listener, dir) = receive_start(&control)?;
+    // Held while we live, however we end: so that nobody takes a living spawn for a lost one.
+    let _alive = records::hold(&dir).map_err(setup("lock the spawn's directory"))?;
     let records = Records::new(dir);
     let journal = records.journal_dir().map_err(setup("make the journal's directory"))?;
     let reread = journal.try_clone().map_err(setup("share the journal's directory"))?;
@@ -59,6 +61,9 @@ pub(crate) fn serve() -> Result<(), StartError> {
         Err(error) => return fail(&control, &records, &start, &error),
     };
     let init_pid = jail.init.as_raw();
+    // What the jail was made of is needed no more; it holds the session's secrets and costs memory.
+    start.plan.mounts = Vec::new();
+    start.plan.exec.env = Vec::new();
     // From here on there may be threads.
     let parser = parser::Parser::start(start.spawn, start.size, reread).map_err(setup("start the screen's thread"))?;
     let master = JailMaster::new(jail.master);

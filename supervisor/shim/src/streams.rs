@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::output::Output;
 use crate::parser::KeyframeTaken;
 
-/// Streams of one connection: every watched spawn has one, every viewer that is far behind one more.
+/// Streams of one connection: a watched spawn has one, every viewer that is far behind one more. Overflow: the stream is refused.
 const STREAMS_MAX: usize = 256;
 /// Output of one frame.
 const FRAME_BYTES_MAX: usize = 64 * 1024;
@@ -66,6 +66,11 @@ impl Streams {
         }
     }
 
+    /// Whether one more stream may be opened under that number.
+    pub(crate) fn has_room_for(&self, id: u32) -> bool {
+        self.0.len() < STREAMS_MAX || self.0.iter().any(|stream| stream.id == id)
+    }
+
     /// Opens a stream at `from`. False if that is not kept, so that a keyframe has to be taken for it.
     pub(crate) fn watch(
         &mut self,
@@ -76,9 +81,6 @@ impl Streams {
         to: &mut Connection,
     ) -> io::Result<bool> {
         self.remove(id);
-        if self.0.len() >= STREAMS_MAX {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many streams"));
-        }
         let first_offset = output.first_offset();
         let Some(offset) = from.filter(|from| (first_offset..=output.ring.end()).contains(from)) else {
             // From a keyframe the limit counts from its position; one past retention was meant absolutely and is no use then.

@@ -145,6 +145,12 @@ impl<E: Engine> Terminal<E> {
         self.scrollback.len()
     }
 
+    /// Bytes of scrollback held.
+    #[must_use]
+    pub fn scrollback_bytes(&self) -> usize {
+        self.scrollback.bytes()
+    }
+
     /// Escape sequences that rebuild this terminal in another of the same size (see [`keyframe`]), with the newest
     /// `scrollback_rows` rows of scrollback.
     #[must_use]

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::{Answer, Session, blocking, internal};
-use crate::agents::{self, AgentCommand};
+use crate::agents::{self, AgentCommand, Inside};
 use crate::chain;
 use crate::files::{SessionRecord, SpawnRecord};
 use crate::host::Isolation;
@@ -151,6 +151,7 @@ impl Session {
         let context = &self.context;
         let slot = self.record.as_ref().map_or(0, |record| record.slot);
         let home = workspace::own(&self.files.home())?;
+        let session_env = self.files.env()?;
         let foreign_workspace = foreign.is_some();
         let dir = match foreign {
             Some(dir) => dir,
@@ -166,10 +167,10 @@ impl Session {
                 chown(self.files.workspace(), agent, agent)?;
             }
             if let Some(manifest) = &command.manifest {
-                agents::write_files(manifest, &home.path, inside.0, inside.1)?;
+                let inside = Inside { home: inside.0, workspace: inside.1, slot, env: &session_env };
+                agents::write_files(manifest, &home.path, &inside)?;
             }
         }
-        let session_env = self.files.env()?;
         let plan = plan::plan(PlanInput {
             isolation: context.isolation,
             exposure: &context.exposure,

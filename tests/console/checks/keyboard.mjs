@@ -2,7 +2,7 @@
 import { check, connected, createSession, eventually, id, row, waitForScreen, waitForState } from '../lib.mjs';
 
 export const checks = {
-  async 'list, filter and help work by keyboard'({ page }) {
+  async 'list, filter and help work by keyboard'({ page, run }) {
     await page.keyboard.press('Escape');
     await page.evaluate(() => document.activeElement?.blur());
     await page.keyboard.press('?');
@@ -15,7 +15,7 @@ export const checks = {
     await page.locator(id('create-dialog')).waitFor({ state: 'detached' });
     await page.evaluate(() => document.activeElement?.blur());
     await page.keyboard.press('/');
-    await page.keyboard.type('console test');
+    await page.keyboard.type(`console test ${run}`);
     await eventually('the filter holds', async () => (await page.locator(id('session-row')).count()) === 1);
     await page.keyboard.press('ArrowDown');
     await page.keyboard.press('Enter');
@@ -25,7 +25,7 @@ export const checks = {
 
   async 'a terminal is left and entered by keyboard'(env) {
     const { page } = env;
-    env.session = await createSession(page, { name: 'keyboard test', command: 'bash --noprofile --norc' });
+    env.session = await createSession(page, { name: `keyboard test ${env.run}`, command: 'bash --noprofile --norc' });
     await waitForState(page, env.session, 'running');
     await connected(page);
     await waitForScreen(page, /[$#] ?$/m, 'a prompt');

@@ -1,5 +1,5 @@
 // From stop to purge: what ended stays readable and says why, what cannot start says what to do, and a mark stands only where one is needed.
-import { check, connected, createSession, eventually, id, row, screenText, shot, typeLine, waitForScreen, waitForState } from '../lib.mjs';
+import { check, connected, createSession, eventually, id, row, shot, typeLine, waitForScreen, waitForState } from '../lib.mjs';
 
 export const checks = {
   async 'stop asks, ends the session and says how it ended'({ page, session, options }) {
@@ -27,11 +27,9 @@ export const checks = {
     await waitForState(page, session, 'running');
     await connected(page);
     await page.locator(id('ended')).waitFor({ state: 'hidden' });
-    await eventually('typing reaches the new run', async () => {
-      if (!/[$#] ?$/m.test(await screenText(page))) return false;
-      await typeLine(page, 'echo second-run-$((10 + 1))');
-      return true;
-    });
+    await page.locator(`${id('terminal')}[data-spawn="2"]`).waitFor();
+    await waitForScreen(page, /[$#] ?$/m, 'a prompt');
+    await typeLine(page, 'echo second-run-$((10 + 1))');
     await waitForScreen(page, /^second-run-11$/m);
     check((await page.locator(id('session-meta')).textContent()).includes('run 2'), 'the header counts the runs');
   },
@@ -44,7 +42,7 @@ export const checks = {
 
   async 'a command that cannot be executed fails, is marked and says what to do'(env) {
     const { page, options } = env;
-    const failed = await createSession(page, { name: 'cannot start', command: 'no-such-program-anywhere --flag' });
+    const failed = await createSession(page, { name: `cannot start ${env.run}`, command: 'no-such-program-anywhere --flag' });
     await waitForState(page, failed, 'failed');
     await row(page, failed).locator(id('needs-person')).waitFor();
     await eventually('the reason names the program', async () => (await page.locator(id('exit-reason')).textContent()).includes('no-such-program-anywhere'));
@@ -57,7 +55,7 @@ export const checks = {
     await page.locator(`${id('agent-custom')} input`).check();
     await page.locator(id('create-command')).fill('bash');
     await page.locator(id('workspace-path')).check();
-    await page.locator(id('create-path')).fill('/etc');
+    await page.locator(id('create-path')).fill('not/absolute');
     await page.locator(id('create-submit')).click();
     await eventually('the refusal stands at the directory', async () => (await page.locator(id('error-workspace')).textContent()).length > 10);
     await page.keyboard.press('Escape');
@@ -68,10 +66,10 @@ export const checks = {
     await page.goto(page.url().replace(/#.*/, `#/sessions/${failed}`));
     await page.locator(id('session-menu')).click();
     await page.locator(id('menu-rename')).click();
-    await page.locator(id('ask-text')).fill('renamed by the test');
+    await page.locator(id('ask-text')).fill('<b>renamed</b> by the test');
     await page.locator(id('confirm-yes')).click();
-    await eventually('the row has the name', async () => (await row(page, failed).textContent()).includes('renamed by the test'));
-    await eventually('the header has the name', async () => (await page.locator(id('session-title')).textContent()) === 'renamed by the test');
+    await eventually('the row has the name', async () => (await row(page, failed).textContent()).includes('<b>renamed</b> by the test'));
+    await eventually('the header has the name', async () => (await page.locator(id('session-title')).textContent()) === '<b>renamed</b> by the test');
   },
 
   async 'purge removes the session'({ page, failed }) {

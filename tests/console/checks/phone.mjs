@@ -37,6 +37,21 @@ export const checks = {
     await page.locator(id('key-Enter')).tap();
     await waitForScreen(page, /^phone-42$/m);
     await shot(page, options, 'phone-keys');
+
+    await page.keyboard.type('clear; seq 1 500');
+    await page.locator(id('key-Enter')).tap();
+    await waitForScreen(page, /^500$/m);
+    await drag(page, 300, 700);
+    await eventually('a finger scrolls back', async () => !/^500$/m.test(await screenText(page)));
     await phone.close();
   },
 };
+
+/** A finger drawn down the terminal, in steps, as real ones come. */
+async function drag(page, fromY, toY) {
+  const touch = await page.context().newCDPSession(page);
+  const at = (type, y) => touch.send('Input.dispatchTouchEvent', { type, touchPoints: type === 'touchEnd' ? [] : [{ x: 150, y }] });
+  await at('touchStart', fromY);
+  for (let y = fromY; y <= toY; y += 20) await at('touchMove', y);
+  await at('touchEnd', toY);
+}

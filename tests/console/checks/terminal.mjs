@@ -8,10 +8,11 @@ export const checks = {
     // Routes hold from the next load on.
     await page.reload();
     await page.locator(id('app')).waitFor();
-    env.session = await createSession(page, { name: 'console test', command: `bash --noprofile --norc` });
-    await waitForState(page, env.session, 'running');
+    const session = await createSession(page, { name: `console test ${env.run}`, command: 'bash --noprofile --norc' });
+    await waitForState(page, session, 'running');
     await connected(page);
     await waitForScreen(page, /[$#] ?$/m, 'a prompt');
+    env.session = session;
   },
 
   async 'what is typed is run and its output seen'({ page, options }) {
@@ -82,5 +83,17 @@ export const checks = {
     check(lines.every((n, i) => i === 0 || n === lines[i - 1] + 1), `no line is missing or doubled: ${lines}`);
     await typeLine(page, 'echo typed-$((1 + 1))-again');
     await waitForScreen(page, /^typed-2-again$/m);
+  },
+
+  async 'a program writes the clipboard only with consent and never reads it'({ page }) {
+    await page.evaluate(() => navigator.clipboard.writeText('mine'));
+    await typeLine(page, `clear; printf '\\033]52;c;?\\007'; printf '\\033]52;c;c3RvbGVu\\007'; echo asked-52`);
+    await page.locator(id('confirm-dialog')).waitFor();
+    check((await page.locator(id('confirm-dialog')).textContent()).includes('stolen'), 'it says what would be copied');
+    await page.locator(id('confirm-no')).click();
+    await typeLine(page, `printf '\\033]52;c;c3RvbGVu\\007'; echo again-52`);
+    await waitForScreen(page, /^again-52$/m);
+    check((await page.locator(id('confirm-dialog')).count()) === 0, 'it does not ask twice');
+    check((await page.evaluate(() => navigator.clipboard.readText())) === 'mine', 'the clipboard is what it was');
   },
 };

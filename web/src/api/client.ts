@@ -42,9 +42,10 @@ export const api = {
   login: (code: string) => send<void>('POST', '/login', { code }),
   logout: () => send<void>('POST', '/logout'),
   me: () => send<Me>('GET', '/me'),
-  sessions: () => all<Session>('/sessions'),
-  hosts: () => all<Host>('/hosts'),
-  agents: () => all<Agent>('/agents'),
+  sessions: () => allPages<Session>('/sessions'),
+  // Short lists, which come whole.
+  hosts: () => send<Page<Host>>('GET', '/hosts').then((page) => page.data),
+  agents: () => send<Page<Agent>>('GET', '/agents').then((page) => page.data),
   session: (id: string) => send<Session>('GET', `/sessions/${encodeURIComponent(id)}`),
   create: (body: CreateSession, key: string) => send<Session>('POST', '/sessions', body, { 'idempotency-key': key }),
   rename: (id: string, name: string | null) => send<Session>('PATCH', `/sessions/${encodeURIComponent(id)}`, { name }),
@@ -62,7 +63,7 @@ export function terminalUrl(id: string, query: URLSearchParams): string {
 
 export const EVENTS_URL = `${BASE}/events`;
 
-async function all<T>(path: string): Promise<T[]> {
+async function allPages<T>(path: string): Promise<T[]> {
   const items: T[] = [];
   let cursor: string | null = null;
   for (let page = 0; page < PAGES_MAX; page += 1) {

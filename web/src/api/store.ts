@@ -54,8 +54,9 @@ export class Store {
     this.source = null;
   }
 
-  /** Takes what a request answered, without waiting for its event. */
+  /** Takes what a request answered, without waiting for its event. An event may have overtaken the answer: the newer one stays. */
   put(session: Session): void {
+    if (session.revision < (this.sessions.get(session.id)?.revision ?? 0)) return;
     this.sessions.set(session.id, session);
     this.touched?.add(session.id);
     this.changed();

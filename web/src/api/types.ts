@@ -26,6 +26,8 @@ export interface Workspace {
 
 export interface Session {
   id: string;
+  /** Rises with each change. */
+  revision: number;
   name: string | null;
   labels: Record<string, string>;
   agent: string;

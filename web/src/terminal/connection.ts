@@ -2,15 +2,10 @@
 // Input carries a sequence number; what was sent and never acknowledged when the connection broke is reported, never sent twice.
 
 import { api, ApiError, terminalUrl } from '../api/client.ts';
+import { Backoff } from './backoff.ts';
 import { inputFrame, inputPieces, parseFrame, type ServerFrame, type WindowSize } from './codec.ts';
 import type { Position } from './feed.ts';
 import { CLOSE, parseMessage, SUBPROTOCOL, type ClientMessage, type ServerMessage, type ViewerMode } from './messages.ts';
-
-/** Milliseconds before each try; the last goes on for ever. */
-const BACKOFF_MS = [0, 250, 500, 1000, 2000, 5000] as const;
-
-/** A connection that held this long starts the backoff anew. */
-const STEADY_MS = 10_000;
 
 export type ConnectionStatus =
   | { kind: 'connecting'; again: boolean }
@@ -34,8 +29,8 @@ export class TerminalConnection {
   private mode: ViewerMode;
   private socket: WebSocket | null = null;
   private timer: number | undefined;
-  private tries = 0;
-  private openedAt = 0;
+  private readonly backoff = new Backoff();
+  private tried = false;
   private ready = false;
   private done = false;
   private seq = 0;
@@ -56,12 +51,13 @@ export class TerminalConnection {
     const query = new URLSearchParams({ mode: this.mode });
     const position = this.handlers.position();
     if (position) query.set('from', `${position.spawn}:${position.offset}`);
-    this.handlers.status({ kind: 'connecting', again: this.openedAt > 0 || this.tries > 0 });
+    this.handlers.status({ kind: 'connecting', again: this.tried });
+    this.tried = true;
     const socket = new WebSocket(terminalUrl(this.session, query), SUBPROTOCOL);
     socket.binaryType = 'arraybuffer';
     this.socket = socket;
     socket.onopen = () => {
-      this.openedAt = performance.now();
+      this.backoff.opened(performance.now());
       this.handlers.status({ kind: 'open' });
     };
     socket.onmessage = (event: MessageEvent<ArrayBuffer | string>) => this.receive(socket, event.data);
@@ -114,7 +110,7 @@ export class TerminalConnection {
     socket.onclose = null;
     socket.close(1000);
     this.forget('reconnected');
-    this.tries = 0;
+    this.backoff.reset();
     this.connect();
   }
 
@@ -179,7 +175,7 @@ export class TerminalConnection {
     if (opened) return this.wait(code === CLOSE.goingAway ? 'The server is restarting.' : 'The connection was lost.');
     // A refused upgrade has no reason in a browser: the session itself tells whether waiting makes sense.
     api.session(this.session).then(
-      () => this.wait('The terminal could not be opened.'),
+      (session) => this.wait(session.unreachable ? 'The host is not connected.' : 'The terminal could not be opened.'),
       (error: unknown) => {
         if (error instanceof ApiError && error.status === 401) this.end('unauthorized');
         else if (error instanceof ApiError && error.status === 404) this.end('gone');
@@ -191,7 +187,6 @@ export class TerminalConnection {
   private forget(why: string): void {
     this.socket = null;
     this.ready = false;
-    if (performance.now() - this.openedAt > STEADY_MS) this.tries = 0;
     const lost = [...this.unacknowledged.values()].reduce((sum, bytes) => sum + bytes, 0);
     this.unacknowledged.clear();
     if (lost > 0) this.handlers.inputLost(lost, why);
@@ -204,10 +199,7 @@ export class TerminalConnection {
 
   private wait(why: string): void {
     if (this.done) return;
-    const base = BACKOFF_MS[Math.min(this.tries, BACKOFF_MS.length - 1)] ?? 0;
-    this.tries += 1;
-    // Half to all of it, so that a hundred viewers of a restarted server do not come back as one.
-    const retryMs = base / 2 + Math.random() * (base / 2);
+    const retryMs = this.backoff.wait(performance.now(), Math.random());
     this.handlers.status({ kind: 'waiting', retryMs, why });
     this.timer = window.setTimeout(() => {
       this.timer = undefined;

@@ -34,6 +34,8 @@ export class Feed {
   /** Offset after the last byte received; where a new connection resumes. */
   private received: number | null = null;
   private acknowledged = 0;
+  /** Raised where offsets begin anew: what is still being parsed from before says nothing about them. */
+  private epoch = 0;
   private writing = 0;
 
   constructor(screen: FeedScreen, acknowledge: (position: Position) => void) {
@@ -53,6 +55,7 @@ export class Feed {
     this.spawnNumber = spawn;
     this.received = offset;
     this.acknowledged = offset ?? 0;
+    if (offset === null || other) this.epoch += 1;
     if (offset === null) return;
     this.push(true, () => {
       // Another program starts: modes that the last one left behind are not its own.
@@ -87,10 +90,11 @@ export class Feed {
   }
 
   private write(bytes: Uint8Array, end: Position, keyframe = false): void {
+    const { epoch } = this;
     this.writing += 1;
     this.screen.write(bytes, () => {
       this.writing -= 1;
-      if (end.spawn === this.spawnNumber) this.parsed(end, keyframe);
+      if (epoch === this.epoch) this.parsed(end, keyframe);
       // Not at once: xterm.js calls back from within its own loop, where a reset would meet a half-walked queue.
       if (this.waiting.length > 0) queueMicrotask(() => this.drain());
     });

@@ -10,6 +10,7 @@ import type { FeedScreen } from './feed.ts';
 import { silence } from './queries.ts';
 import { FONT_FAMILY, SCROLLBAR_PX } from './size.ts';
 import { THEME } from './theme.ts';
+import { scrollByTouch } from './touch.ts';
 import { useHostWidths } from './width.ts';
 
 /** Rows kept beside the screen; the host keeps as many. */
@@ -19,7 +20,7 @@ const SCROLLBACK_ROWS = 10_000;
 const CLIPBOARD_BYTES_MAX = 1024 * 1024;
 
 export interface ScreenEvents {
-  input(bytes: Uint8Array, focusReport: boolean): void;
+  input(bytes: Uint8Array, data: string): void;
   title(title: string): void;
   /** A program wants to write the clipboard. */
   clipboard(text: string): void;
@@ -65,14 +66,16 @@ export class Screen implements FeedScreen {
       return true;
     });
     this.terminal.onTitleChange((title) => events.title(title));
-    this.terminal.onData((data) => events.input(this.encoder.encode(data), data === '\x1b[I' || data === '\x1b[O'));
+    this.terminal.onData((data) => events.input(this.encoder.encode(data), data));
     // Old mouse encodings are bytes, not text.
-    this.terminal.onBinary((data) => events.input(Uint8Array.from(data, (c) => c.charCodeAt(0)), false));
+    this.terminal.onBinary((data) => events.input(Uint8Array.from(data, (c) => c.charCodeAt(0)), data));
     this.terminal.attachCustomKeyEventHandler((event) => !(event.type === 'keydown' && events.shortcut(event)));
   }
 
   open(parent: HTMLElement): void {
     this.terminal.open(parent);
+    const lineHeight = () => Math.max(1, (parent.querySelector('.xterm-screen')?.clientHeight ?? 0) / this.terminal.rows);
+    scrollByTouch(parent, lineHeight, (lines, at) => this.scroll(lines, at));
     document.fonts.addEventListener('loadingdone', this.fontsChanged);
   }
 
@@ -111,6 +114,20 @@ export class Screen implements FeedScreen {
 
   resize(size: WindowSize): void {
     if (this.terminal.cols !== size.cols || this.terminal.rows !== size.rows) this.terminal.resize(size.cols, size.rows);
+  }
+
+  /** Scrolls as a wheel would: to a program that takes the mouse, as arrows on the other screen, else through the scrollback. */
+  private scroll(lines: number, at: { x: number; y: number }): void {
+    const { terminal } = this;
+    if (terminal.modes.mouseTrackingMode !== 'none' && terminal.modes.mouseTrackingMode !== 'x10') {
+      const cell = (part: number, count: number) => Math.min(count, Math.max(1, Math.ceil(part * count)));
+      const report = `\x1b[<${lines < 0 ? 64 : 65};${cell(at.x, terminal.cols)};${cell(at.y, terminal.rows)}M`;
+      terminal.input(report.repeat(Math.abs(lines)));
+    } else if (terminal.buffer.active.type === 'alternate') {
+      for (let i = 0; i < Math.abs(lines); i += 1) this.key(lines < 0 ? 'Up' : 'Down');
+    } else {
+      terminal.scrollLines(lines);
+    }
   }
 
   /** Types as if the keyboard had: arrows follow the program's cursor key mode. */

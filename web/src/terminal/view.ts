@@ -5,6 +5,7 @@ import { isPossible, type WindowSize } from './codec.ts';
 import { TerminalConnection, type ConnectionStatus } from './connection.ts';
 import { Feed, HoleError } from './feed.ts';
 import type { Resume, ServerMessage, ViewerMode } from './messages.ts';
+import { isMouse, isPassive } from './reports.ts';
 import { Screen } from './screen.ts';
 import { fittingFont, naturalSize, SCROLLBAR_PX, wholePixelFont } from './size.ts';
 
@@ -52,7 +53,7 @@ export class TerminalView {
     this.fontPx = this.preferredPx;
     this.screen = new Screen(
       {
-        input: (bytes, focusReport) => this.input(bytes, focusReport),
+        input: (bytes, data) => this.input(bytes, data),
         title: (title) => events.title(title),
         clipboard: (text) => events.clipboard(text),
         link: (url) => events.link(url),
@@ -118,6 +119,9 @@ export class TerminalView {
     switch (message.type) {
       case 'hello':
         this.viewer = message.viewer;
+        // Said only when it changes from nobody.
+        this.owner = 'nobody';
+        this.report();
         break;
       case 'spawn': {
         this.feed.begin(message.spawn, message.resume === 'resumed' ? message.offset : null, message.size);
@@ -139,9 +143,10 @@ export class TerminalView {
     this.events.message(message);
   }
 
-  private input(bytes: Uint8Array, focusReport: boolean): void {
-    // Typing takes the size. Clicking into the page is not typing, so only the owner tells the program that it has the focus.
-    if (focusReport && (this.owner !== 'me' || !this.connection.canType())) return;
+  private input(bytes: Uint8Array, data: string): void {
+    // Typing takes the size; clicking into the page or crossing it is not typing. Only the owner tells the program of that.
+    if (isPassive(data) && (this.owner !== 'me' || !this.connection.canType())) return;
+    if (isMouse(data) && !this.connection.canType()) return;
     let typed = bytes;
     if (this.stickyCtrl && bytes.length === 1) {
       typed = withCtrl(bytes[0] ?? 0);

@@ -54,11 +54,11 @@ export function exitSentence(state: SpawnState, exit: Exit | null): string {
   return state === 'lost' ? 'Its host is gone for good.' : asSentence(state);
 }
 
-/** With a capital, unless the first word is a name such as `no-such-program:`, and a full stop. */
+/** With a capital, unless the first word is a name such as `no-such-program:`, and a full stop, unless it ends with a command to be copied. */
 export function asSentence(text: string): string {
   const trimmed = text.trim();
   const capital = /^[a-z]+[\s,.]/.test(trimmed) || /^[a-z]+$/.test(trimmed);
-  const end = /[.!?]$/.test(trimmed) ? '' : '.';
+  const end = /(^|\s)[\w’']+$/.test(trimmed) ? '.' : '';
   return (capital ? trimmed.charAt(0).toUpperCase() + trimmed.slice(1) : trimmed) + end;
 }
 

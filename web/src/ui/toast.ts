@@ -2,8 +2,8 @@
 
 import { h, iconButton } from './dom.ts';
 
-/** Long enough to read two lines; errors stay until closed. */
-const TOAST_MS = 6000;
+/** Long enough to read two lines. */
+const TOAST_MS = { info: 6000, error: 20_000 } as const;
 
 /** More than this many at once are not read; the oldest goes. */
 const TOASTS_MAX = 4;
@@ -25,5 +25,5 @@ export function toast(text: string, kind: 'info' | 'error' = 'info', key = text)
   shown.set(key, element);
   region.append(element);
   while (region.children.length > TOASTS_MAX) region.firstElementChild?.remove();
-  if (kind === 'info') setTimeout(close, TOAST_MS);
+  setTimeout(close, TOAST_MS[kind]);
 }

@@ -5,7 +5,7 @@ import { api } from '../api/client.ts';
 import { Store } from '../api/store.ts';
 import type { Me } from '../api/types.ts';
 import type { WindowSize } from '../terminal/codec.ts';
-import { naturalSize, wholePixelFont } from '../terminal/size.ts';
+import { naturalSize, SCROLLBAR_PX, wholePixelFont } from '../terminal/size.ts';
 import { fill, h, icon, iconButton, setText, show } from '../ui/dom.ts';
 import { nextTheme, themeChoice } from '../ui/theme.ts';
 import { toast } from '../ui/toast.ts';
@@ -14,8 +14,8 @@ import { openHelp } from './help.ts';
 import { SessionList } from './list.ts';
 import { FONT_PX, SessionPage } from './session.ts';
 
-/** Height of a session page's header and strip together: what a new session's terminal does not get. */
-const CHROME_PX = 92;
+/** What a session page takes of the pane for its header, strip and edges: what a new session's terminal does not get. */
+const CHROME_PX = { width: 12 + SCROLLBAR_PX, height: 100 } as const;
 
 export class App {
   readonly element: HTMLElement;
@@ -125,8 +125,8 @@ export class App {
   /** The size a terminal would have here; a phone's list hides the pane, and its window is what there is. */
   private paneSize(): WindowSize | null {
     const width = this.pane.clientWidth || innerWidth;
-    const height = (this.pane.clientHeight || innerHeight) - CHROME_PX;
-    return naturalSize(width - 16, height, wholePixelFont(FONT_PX));
+    const height = this.pane.clientHeight || innerHeight;
+    return naturalSize(width - CHROME_PX.width, height - CHROME_PX.height, wholePixelFont(FONT_PX));
   }
 
   private renderLive(): void {

@@ -37,9 +37,11 @@ export class SessionList {
   /** `reopen` is called for the session that is open already, whose link changes no address. */
   constructor(store: Store, reopen: () => void) {
     this.store = store;
+    const onkeydown = (event: KeyboardEvent) => this.keydown(event);
+    const onclick = (event: MouseEvent) => this.click(event, reopen);
     this.element = h(
       'nav',
-      { class: 'list', 'aria-label': 'Sessions', testid: 'session-list', onkeydown: (event: KeyboardEvent) => this.keydown(event), onclick: (event: MouseEvent) => this.click(event, reopen) },
+      { class: 'list', 'aria-label': 'Sessions', testid: 'session-list', onkeydown, onclick },
       this.filter,
       h('div', { class: 'list-scroll' }, this.active.element, this.ended.element, this.empty),
     );

@@ -10,7 +10,7 @@ import { TerminalView } from '../terminal/view.ts';
 import type { WindowSize } from '../terminal/codec.ts';
 import { ask, menuButton } from '../ui/dialog.ts';
 import { fill, h, icon, iconButton, setText, show } from '../ui/dom.ts';
-import { exitSentence, stateWord, titleOf } from '../ui/format.ts';
+import { asSentence, exitSentence, stateWord, titleOf } from '../ui/format.ts';
 import { toast } from '../ui/toast.ts';
 import { openLink } from '../terminal/screen.ts';
 import { Banner } from './banner.ts';
@@ -20,6 +20,9 @@ import { SearchBar } from './search.ts';
 import { SessionActions } from './actions.ts';
 
 export const FONT_PX = 13;
+
+/** A program may set a title of any length; this much is shown. */
+const TITLE_CHARS_MAX = 200;
 
 export class SessionPage {
   readonly element: HTMLElement;
@@ -45,6 +48,7 @@ export class SessionPage {
   private readonly unsubscribe: () => void;
   private mode: ViewerMode = 'rw';
   private lost = false;
+  private title = '';
 
   constructor(id: string, store: Store, leave: () => void, unauthorized: () => void) {
     this.id = id;
@@ -59,7 +63,7 @@ export class SessionPage {
       skipped: () => this.banner.set('skipped', 'warn', 'Some output was skipped: the program was faster than this page.'),
       size: (session, natural, owner) => this.size(session, natural, owner),
       inputLost: (bytes, why) => this.inputLost(bytes, why),
-      title: (title) => (this.area.title = title),
+      title: (title) => this.programTitle(title),
       clipboard: (text) => clipboard.programWrites(text),
       link: (url) => void ask({ title: 'Open this link?', text: url, confirm: 'Open' }).then((yes) => yes && openLink(url)),
       shortcut: (event) => this.shortcut(event, clipboard),
@@ -105,8 +109,7 @@ export class SessionPage {
         h('div', { class: 'session-title' }, h('div', { class: 'session-name' }, this.name, this.state), this.meta),
         this.buttons,
       ),
-      this.banner.element,
-      h('div', { class: 'terminal-frame' }, this.search.element, this.area),
+      h('div', { class: 'terminal-frame' }, this.banner.element, this.search.element, this.area),
       this.ended,
       h('footer', { class: 'strip' }, this.link, this.modeButton, h('span', { class: 'spacer' }), this.sizeText, this.sizeButton),
       keyBar(this.view),
@@ -140,14 +143,25 @@ export class SessionPage {
     setText(this.state, word);
     this.state.dataset['state'] = word;
     const spawns = session.spawns.length > 1 ? ` · run ${session.spawns.length}` : '';
-    setText(this.meta, `${session.agent} · ${this.store.hostName(session.host_id)}${spawns}`);
+    const said = this.title === '' ? '' : ` · ${this.title}`;
+    setText(this.meta, `${session.agent} · ${this.store.hostName(session.host_id)}${spawns}${said}`);
     this.meta.title = session.command.join(' ');
     const over = isEnded(session.state);
     show(this.stopButton, !over && session.state !== 'stopping');
     show(this.forceButton, session.state === 'stopping');
     if (session.unreachable && !over) this.banner.set('unreachable', 'bad', 'The host is not connected: the agent goes on there, but output and input wait.');
     else this.banner.clear('unreachable');
+    // Such as that no host is connected.
+    const waits = (session.state === 'pending' || session.state === 'starting') && session.state_reason !== null;
+    if (waits) this.banner.set('pending', 'info', asSentence(session.state_reason ?? ''));
+    else this.banner.clear('pending');
     this.renderEnded(session, over);
+  }
+
+  /** What the program calls itself. Agents say there what they are at. */
+  private programTitle(title: string): void {
+    this.title = title.slice(0, TITLE_CHARS_MAX);
+    this.render();
   }
 
   private renderEnded(session: Session, over: boolean): void {
@@ -192,21 +206,22 @@ export class SessionPage {
   }
 
   private resumed(verdict: 'fresh' | 'resumed' | 'gap'): void {
-    // A change of mode connects anew as well; nobody has to hear of that.
-    if (!this.lost && verdict === 'resumed') return;
+    const { lost } = this;
     this.lost = false;
     if (verdict === 'gap') this.banner.set('resume', 'warn', 'Reconnected: gap. Some output was skipped; this is the current screen.');
-    else this.banner.set('resume', 'good', 'Reconnected: resumed. Nothing was missed.');
+    // A change of mode connects anew as well, and a restarted session begins afresh: nobody has to hear of that.
+    else if (lost && verdict === 'resumed') this.banner.set('resume', 'good', 'Reconnected: resumed. Nothing was missed.');
   }
 
   private message(message: ServerMessage): void {
+    if (message.type === 'spawn') this.area.dataset['spawn'] = String(message.spawn);
     if (message.type === 'state' && !message.reachable) this.banner.set('unreachable', 'bad', 'The host is not connected: the agent goes on there, but output and input wait.');
     if (message.type === 'state' && message.reachable) this.banner.clear('unreachable');
   }
 
   private size(session: WindowSize, natural: WindowSize, owner: SizeOwner): void {
     const differs = session.cols !== natural.cols || session.rows !== natural.rows;
-    const who = owner === 'me' ? 'your size' : owner === 'other' ? 'another viewer’s size' : differs ? 'kept size' : 'fits';
+    const who = owner === 'me' ? 'your size' : owner === 'other' ? 'another’s size' : differs ? 'not fitted' : 'fits';
     setText(this.sizeText, `${session.cols}×${session.rows} · ${who}`);
     this.sizeText.dataset['owner'] = owner;
     show(this.sizeButton, this.mode === 'rw' && owner !== 'me' && differs);

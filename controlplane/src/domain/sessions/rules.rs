@@ -28,6 +28,7 @@ pub fn present(record: &SessionRecord, reachable: bool, manifest: ManifestComman
     };
     Session {
         id: record.id,
+        revision: record.revision,
         name: record.name.clone(),
         labels: record.labels.clone(),
         agent: record.agent.clone(),

@@ -93,10 +93,12 @@ pub(super) struct Flow {
     private: bool,
     /// Since when there is output for which no credit is left.
     blocked_since: Option<Instant>,
-    /// Since when this viewer was never level with the host.
-    behind_since: Option<Instant>,
+    /// When it was last looked at whether credit holds the host back, and how often it had until then.
+    checked: Option<(Instant, u64)>,
     /// A keyframe that was asked for to see how far behind this viewer is.
     probe: Option<u64>,
+    /// A keyframe of which a SPAWN message spoke, and which comes next.
+    announced: Option<KeptKeyframe>,
     retry_at: Option<Instant>,
     watched: Option<Arc<Feed>>,
 }
@@ -118,8 +120,9 @@ impl Flow {
             feed: None,
             private: false,
             blocked_since: None,
-            behind_since: None,
+            checked: None,
             probe: None,
+            announced: None,
             retry_at: None,
             watched: None,
         }
@@ -311,6 +314,10 @@ impl Flow {
 
     fn keyframe(&mut self, around: Around<'_>, number: u64, announce: Option<Resume>) -> Action {
         let Some(feed) = self.feed.clone() else { return self.reopen() };
+        // The one that was announced is the one that is sent, although a newer one may have come.
+        if let Some(kept) = self.announced.take() {
+            return self.send_keyframe(around, &feed, &kept);
+        }
         let Some(kept) = feed.keyframe_from(number) else {
             if !feed.is_over() {
                 return Action::Wait;
@@ -327,7 +334,9 @@ impl Flow {
         // What was sent before counts for nothing any more: the viewer begins anew.
         (self.offset, self.acked, self.skip) = (kept.offset, kept.offset, None);
         let size = Keyframe::parse(&kept.payload).map_or(around.view.record.size, |keyframe| keyframe.size);
-        self.announce(around.view, resume, size, kept.offset)
+        let offset = kept.offset;
+        self.announced = Some(kept);
+        self.announce(around.view, resume, size, offset)
     }
 
     fn send_keyframe(&mut self, around: Around<'_>, feed: &Arc<Feed>, kept: &KeptKeyframe) -> Action {
@@ -368,9 +377,7 @@ impl Flow {
             }
             Next::Bytes(bytes) => self.bytes(around, &feed, bytes),
             Next::Wait => {
-                if !feed.is_held_back() {
-                    self.level();
-                }
+                self.blocked_since = None;
                 Action::Wait
             }
             Next::End(end) => self.say_end(around.view, end),
@@ -429,10 +436,13 @@ impl Flow {
             self.probe = None;
             return kept.offset.saturating_sub(self.offset) > LAG_BYTES_MAX;
         }
-        let behind = *self.behind_since.get_or_insert_with(Instant::now);
-        if self.probe.is_none() && behind.elapsed() > LAG_MAX && feed.end().is_none() {
-            self.behind_since = Some(Instant::now());
-            self.probe = Some(feed.request_keyframe());
+        let hits = feed.limit_hits();
+        let (since, before) = *self.checked.get_or_insert_with(|| (Instant::now(), hits));
+        if since.elapsed() > LAG_MAX {
+            self.checked = Some((Instant::now(), hits));
+            if hits > before && self.probe.is_none() && feed.end().is_none() {
+                self.probe = Some(feed.request_keyframe());
+            }
         }
         false
     }
@@ -516,7 +526,10 @@ impl Flow {
 
     fn level(&mut self) {
         self.blocked_since = None;
-        self.behind_since = None;
+        self.checked = None;
         self.probe = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

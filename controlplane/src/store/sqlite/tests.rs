@@ -1,1 +1,100 @@
-//! x
+//! SQLite runs the store's contract, and what is its own: migrations and files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use agentapi_shared::{EventId, OrgId, UserId};
+
+use super::*;
+use crate::store::contract::{self, Subject};
+use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN};
+
+struct TempDir(PathBuf);
+
+impl TempDir {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("store-{}", EventId::generate()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn database(&self) -> PathBuf {
+        self.0.join("controlplane.db")
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn the_contract_holds() {
+    let dir = TempDir::new();
+    let store = Sqlite::open(&dir.database()).unwrap();
+    let theirs = TenantContext { org: OrgId::generate(), user: UserId::generate() };
+    let (org, user) = (theirs.org.to_string(), theirs.user.to_string());
+    let insert = move |tx: &Transaction<'_>| {
+        tx.execute(
+            "INSERT INTO organizations (id, org_id, created_by, created_at, name) VALUES (?1, ?1, ?2, '', 'theirs')",
+            [&org, &user],
+        )?;
+        tx.execute(
+            "INSERT INTO users (id, org_id, created_by, created_at, name, role) VALUES (?2, ?1, ?2, '', 'other', 'member')",
+            [&org, &user],
+        )?;
+        Ok(())
+    };
+    store.call(insert).await.unwrap();
+    let ours = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN };
+    contract::run(&Subject { store: Arc::new(store), ours, theirs }).await;
+}
+
+#[tokio::test]
+async fn every_change_leaves_an_audit_entry_or_nothing() {
+    let dir = TempDir::new();
+    let store = Sqlite::open(&dir.database()).unwrap();
+    // An audit table that refuses makes the change fail as a whole.
+    let break_it = |tx: &Transaction<'_>| {
+        Ok(tx.execute_batch("CREATE TRIGGER no BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'full'); END")?)
+    };
+    store.call(break_it).await.unwrap();
+    let ours = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN };
+    let entry = crate::domain::audit::of_account("api", "test");
+    let code = store.create_login_code(ours, "code".to_owned(), entry.at + time::Duration::HOUR, entry.clone()).await;
+    assert!(matches!(code, Err(StoreError::Unavailable(_))));
+    let redeemed = store.redeem_login_code("code".to_owned(), "cookie".to_owned(), entry.at, entry).await;
+    assert_eq!(redeemed.ok().flatten(), None);
+}
+
+#[tokio::test]
+async fn a_database_is_migrated_once_and_a_newer_one_refused() {
+    let dir = TempDir::new();
+    for _ in 0..2 {
+        let store = Sqlite::open(&dir.database()).unwrap();
+        store.ping().await.unwrap();
+    }
+    let connection = Connection::open(dir.database()).unwrap();
+    let versions: i64 = connection.query_row("SELECT COUNT(*) FROM schema_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(versions, 1);
+    connection.execute("INSERT INTO schema_version (version) VALUES (99)", []).unwrap();
+    assert!(matches!(Sqlite::open(&dir.database()), Err(OpenError::TooNew { found: 99, known: 1 })));
+}
+
+#[test]
+fn every_table_has_its_organisation_and_its_maker() {
+    let dir = TempDir::new();
+    let _store = Sqlite::open(&dir.database()).unwrap();
+    let connection = Connection::open(dir.database()).unwrap();
+    let mut tables = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
+    let names: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert!(names.len() > 9);
+    for name in names.iter().filter(|name| *name != "schema_version") {
+        for column in ["org_id", "created_by"] {
+            let sql = "SELECT COUNT(*) FROM pragma_table_info(?1) WHERE name = ?2";
+            let found: i64 = connection.query_row(sql, [name, column], |row| row.get(0)).unwrap();
+            assert_eq!(found, 1, "{name}.{column}");
+        }
+    }
+}

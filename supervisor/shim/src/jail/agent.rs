@@ -27,7 +27,7 @@ pub(super) fn execute(exec: &ExecStep, slave: &OwnedFd) -> (Option<&'static str>
         umask(Mode::from_bits_truncate(0o022));
         chdir(exec.cwd.as_str()).map_err(at("working directory"))?;
         debug_assert!(slave.as_raw_fd() >= FIRST_FOREIGN_FD);
-        sys::close_from(FIRST_FOREIGN_FD, true).map_err(at("descriptors"))
+        sys::close_on_exec_from(FIRST_FOREIGN_FD).map_err(at("descriptors"))
     };
     match prepare() {
         Ok(()) => match exec_in_path(exec) {

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use agentapi_shared::WindowSize;
 use agentapi_shared::jail::{JailMode, JailPlan, Namespace, Rlimit, RlimitResource};
@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Gid, Pid, Uid, fchown, pipe2, tcgetpgrp};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, tcgetpgrp};
 
 use super::error::JailError;
 use super::lifeline::{InitMessage, Lifeline, ShimMessage};
@@ -60,6 +60,7 @@ struct Agent {
 
 fn set_up(plan: &JailPlan, size: WindowSize, lifeline: &mut Lifeline, prepared: Prepared) -> Result<Agent, JailError> {
     tie_to_shim(plan)?;
+    shed_descriptors(lifeline, &prepared)?;
     match lifeline.receive::<ShimMessage>().map_err(JailError::step("lifeline"))? {
         Some((ShimMessage::Go, _)) => {}
         _ => return Err(JailError::InitGone),
@@ -67,7 +68,7 @@ fn set_up(plan: &JailPlan, size: WindowSize, lifeline: &mut Lifeline, prepared: 
     if plan.mounts.is_empty() {
         set_child_subreaper(true).map_err(JailError::step("subreaper"))?;
     } else {
-        mounts::build(&plan.mounts, prepared.idmaps)?;
+        mounts::build(plan.mode, &plan.mounts, prepared.idmaps)?;
     }
     let (master, slave) = sys::open_pty(&multiplexer(plan)).map_err(JailError::step("terminal"))?;
     sys::set_window_size(&slave, size).map_err(JailError::step("terminal size"))?;
@@ -83,6 +84,22 @@ fn set_up(plan: &JailPlan, size: WindowSize, lifeline: &mut Lifeline, prepared: 
     // A change of ids clears it; once more, now for good.
     tie_to_shim(plan)?;
     start_agent(plan, lifeline, slave)
+}
+
+/// Init needs none of the shim's descriptors: not the journal, not the sockets, not the log.
+fn shed_descriptors(lifeline: &Lifeline, prepared: &Prepared) -> Result<(), JailError> {
+    let kept = std::iter::once(lifeline.as_fd()).chain(prepared.userns.iter().chain(&prepared.idmaps).map(AsFd::as_fd));
+    let kept: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
+    sys::close_others(&kept).map_err(JailError::step("descriptors"))?;
+    let null = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(|_| JailError::step("descriptors")(Errno::ENODEV))?;
+    dup2_stdin(&null)
+        .and_then(|()| dup2_stdout(&null))
+        .and_then(|()| dup2_stderr(&null))
+        .map_err(JailError::step("descriptors"))
 }
 
 /// The kernel ends init with the shim, and with it everything in its pid namespace. Without one init has to do that itself and must outlive it.

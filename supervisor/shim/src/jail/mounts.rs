@@ -5,10 +5,10 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use agentapi_shared::jail::{FileIdentity, MountStep};
+use agentapi_shared::jail::{FileIdentity, JailMode, MountStep};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -26,16 +26,40 @@ const OLD: &str = ".old";
 /// The root holds mount points and a few small files, so little that a jail cannot hog memory through it.
 const ROOT_OPTIONS: &str = "mode=0755,size=1m,nr_inodes=4096";
 
+/// Whose everything is that is made here. The host's root is nobody in the jail, and programs trust no directory of nobody's: id 0 inside owns it.
+#[derive(Clone, Copy)]
+struct Owners(Option<u32>);
+
+impl Owners {
+    fn of(mode: JailMode) -> Self {
+        match mode {
+            JailMode::Root { uid_base } => Self(Some(uid_base)),
+            JailMode::User | JailMode::None => Self(None),
+        }
+    }
+
+    /// Options of a tmpfs whose root belongs to an id inside.
+    fn options(self, inside: u32) -> String {
+        self.0.map(|base| format!(",uid={0},gid={0}", base + inside)).unwrap_or_default()
+    }
+
+    fn take(self, path: &Path) -> Result<(), Errno> {
+        self.0.map_or(Ok(()), |base| lchown(path, Some(base), Some(base)).map_err(errno))
+    }
+}
+
 /// Builds the root and enters it. `idmaps` belong to the bind steps that have one, in order.
-pub(super) fn build(steps: &[MountStep], idmaps: Vec<OwnedFd>) -> Result<(), JailError> {
+pub(super) fn build(mode: JailMode, steps: &[MountStep], idmaps: Vec<OwnedFd>) -> Result<(), JailError> {
+    let owners = Owners::of(mode);
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(JailError::step("private mounts"))?;
     let trees = open_sources(steps, idmaps)?;
     let options = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), BASE, Some("tmpfs"), options, Some(ROOT_OPTIONS)).map_err(JailError::step("new root"))?;
+    let root = format!("{ROOT_OPTIONS}{}", owners.options(0));
+    mount(Some("tmpfs"), BASE, Some("tmpfs"), options, Some(root.as_str())).map_err(JailError::step("new root"))?;
     let mut trees = trees.into_iter();
     for step in steps {
-        apply(step, &mut trees).map_err(|source| JailError::Step { step: describe(step), source })?;
+        apply(step, owners, &mut trees).map_err(|source| JailError::Step { step: describe(step), source })?;
     }
     enter().map_err(JailError::step("pivot_root"))?;
     for step in steps {
@@ -92,56 +116,69 @@ fn staged(target: &str) -> PathBuf {
     Path::new(BASE).join(target.trim_start_matches('/'))
 }
 
-fn apply(step: &MountStep, trees: &mut impl Iterator<Item = OwnedFd>) -> Result<(), Errno> {
+fn apply(step: &MountStep, owners: Owners, trees: &mut impl Iterator<Item = OwnedFd>) -> Result<(), Errno> {
     match step {
         MountStep::Bind { target, .. } => {
             let tree = trees.next().ok_or(Errno::EINVAL)?;
             let target = staged(target);
             if fstat(&tree)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
-                fs::create_dir_all(&target).map_err(errno)?;
+                make_dirs(&target, owners)?;
             } else {
-                make_file(&target, "")?;
+                make_file(&target, "", owners)?;
             }
             sys::move_mount(&tree, &target)
         }
-        MountStep::Tmpfs { target, size_bytes, mode } => {
-            let options = format!("mode={mode:o},size={size_bytes},nr_inodes={}", size_bytes / 4096 + 1024);
-            mount_new("tmpfs", target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &options)
+        MountStep::Tmpfs { target, size_bytes, mode, owner } => {
+            let owner = owners.options(*owner);
+            let options = format!("mode={mode:o},size={size_bytes},nr_inodes={}{owner}", size_bytes / 4096 + 1024);
+            mount_new("tmpfs", target, owners, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &options)
         }
         MountStep::Proc { target } => {
-            mount_new("proc", target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, "")
+            mount_new("proc", target, owners, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, "")
         }
         MountStep::DevPts { target, max } => {
             let options = format!("newinstance,ptmxmode=0666,mode=0620,max={max}");
-            mount_new("devpts", target, MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, &options)
+            mount_new("devpts", target, owners, MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, &options)
         }
         MountStep::Symlink { target, to } => {
             let target = staged(target);
-            make_parent(&target)?;
-            symlink(to, &target).map_err(errno)
+            make_parent(&target, owners)?;
+            symlink(to, &target).map_err(errno)?;
+            owners.take(&target)
         }
-        MountStep::File { target, content } => make_file(&staged(target), content),
+        MountStep::File { target, content } => make_file(&staged(target), content, owners),
         MountStep::SealReadOnly { .. } => Ok(()),
     }
 }
 
-fn mount_new(kind: &str, target: &str, flags: MsFlags, options: &str) -> Result<(), Errno> {
+fn mount_new(kind: &str, target: &str, owners: Owners, flags: MsFlags, options: &str) -> Result<(), Errno> {
     let target = staged(target);
-    fs::create_dir_all(&target).map_err(errno)?;
+    make_dirs(&target, owners)?;
     mount(Some(kind), &target, Some(kind), flags, Some(options))
 }
 
-fn make_parent(target: &Path) -> Result<(), Errno> {
-    target.parent().map_or(Ok(()), fs::create_dir_all).map_err(errno)
+/// A directory with its parents.
+fn make_dirs(target: &Path, owners: Owners) -> Result<(), Errno> {
+    if target.is_dir() {
+        return Ok(());
+    }
+    make_parent(target, owners)?;
+    fs::create_dir(target).map_err(errno)?;
+    owners.take(target)
 }
 
-fn make_file(target: &Path, content: &str) -> Result<(), Errno> {
-    make_parent(target)?;
+fn make_parent(target: &Path, owners: Owners) -> Result<(), Errno> {
+    target.parent().map_or(Ok(()), |parent| make_dirs(parent, owners))
+}
+
+fn make_file(target: &Path, content: &str, owners: Owners) -> Result<(), Errno> {
+    make_parent(target, owners)?;
     let flags = OFlag::O_NOFOLLOW.bits();
     let mut file =
         File::options().write(true).create_new(true).mode(0o644).custom_flags(flags).open(target).map_err(errno)?;
     file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(errno)?;
-    file.write_all(content.as_bytes()).map_err(errno)
+    file.write_all(content.as_bytes()).map_err(errno)?;
+    owners.take(target)
 }
 
 /// Makes the new root `/`, and the old one unreachable.

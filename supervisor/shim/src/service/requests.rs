@@ -63,6 +63,10 @@ impl Service {
     }
 
     fn watch(&mut self, stream: u32, from: Option<u64>, limit: u64) {
+        if !self.streams.has_room_for(stream) {
+            let error = CommandError::new("busy", "too many streams of this session are open");
+            return self.send(&ShimEvent::WatchFailed { stream, error });
+        }
         let Some(connection) = &mut self.connection else { return };
         match self.streams.watch(stream, from, limit, &self.output, connection) {
             Ok(true) => {}

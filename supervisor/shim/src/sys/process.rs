@@ -41,11 +41,27 @@ pub(crate) fn fork_process() -> Result<ForkResult, Errno> {
     unsafe { nix::unistd::fork() }
 }
 
-/// Closes every descriptor from `first` on, or marks it close-on-exec.
-pub(crate) fn close_from(first: RawFd, on_exec: bool) -> Result<(), Errno> {
-    let flags = if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
-    // SAFETY: close_range takes integers only; callers own no OwnedFd above `first` that they would use or drop afterwards.
-    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) }).map(drop)
+/// Has every descriptor from `first` on closed at the exec.
+pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
+    // SAFETY: close_range takes integers only, and with this flag closes nothing now.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
+}
+
+/// Closes every descriptor beyond standard error but these.
+pub(crate) fn close_others(keep: &[RawFd]) -> Result<(), Errno> {
+    let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep {
+        if first < fd {
+            // SAFETY: close_range takes integers only; the caller, a fresh process, uses nothing but what it keeps.
+            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) })?;
+        }
+        first = fd + 1;
+    }
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
 }
 
 /// Takes over descriptor 0, on which the supervisor has put our control socket.

@@ -11,25 +11,29 @@
 //!
 //! Where `Term` and xterm differ, this follows xterm, because the viewers run xterm.js.
 
+mod cells;
 mod dispatch;
 mod editing;
 mod osc;
+mod printing;
+mod resize;
 mod sgr;
+mod switching;
 
 use std::ops::Range;
 
 use agentapi_shared::WindowSize;
 use alacritty_terminal::event::VoidListener;
-use alacritty_terminal::grid::{Cursor, Dimensions, Grid, Row};
-use alacritty_terminal::index::{Column, Line};
+use alacritty_terminal::grid::{Cursor, Dimensions, Grid};
+use alacritty_terminal::index::Line;
 use alacritty_terminal::term::cell::{Cell, Flags};
 use alacritty_terminal::term::{Config, Term};
 use vte::ansi::{CharsetIndex, Handler, StandardCharset};
 
+use self::cells::{push_row, row_wraps, style_of, view};
 use super::controls::Controls;
-use super::engine::{Attrs, Buffer, CellKind, CellView, Charset, Color, CursorState, Effects, Engine, Rgb, Style};
-use super::render::{Addressing, Pen, STYLE_BITS, write_plain};
-use super::scrollback::{RowFlags, Scrollback};
+use super::engine::{Buffer, CellView, Charset, Color, CursorState, Effects, Engine, Rgb, Style};
+use super::scrollback::Scrollback;
 
 /// Zero-width characters kept in one cell; more are dropped, or one cell would grow for ever.
 const ZEROWIDTH_MAX: usize = 8;
@@ -199,89 +203,6 @@ impl Core {
             charsets: [CharsetIndex::G0, CharsetIndex::G1, CharsetIndex::G2, CharsetIndex::G3].map(charset),
         }
     }
-
-    fn resize(&mut self, size: WindowSize, scrollback: &mut Scrollback) {
-        let alternate = self.hidden_primary.take().map(|primary| std::mem::replace(self.term.grid_mut(), primary));
-        let (old, new) = (Extent::from(self.size), Extent::from(size));
-        // Rows first, as the engine itself would: those above the cursor that do not fit go to the scrollback.
-        let cursor_row = usize::try_from(self.term.grid().cursor.point.line.0).unwrap_or(0);
-        self.evict((cursor_row + 1).saturating_sub(new.rows), false, scrollback);
-        self.term.resize(Extent { rows: new.rows, cols: old.cols });
-        if new.cols != old.cols {
-            self.resize_columns(new, scrollback);
-        }
-        self.size = size;
-        self.controls.last_char = None;
-        self.controls.tabs.reset_from(old.cols.min(new.cols));
-        self.regions = [0..new.rows, 0..new.rows];
-        self.settle_after_resize();
-        if let Some(mut grid) = alternate {
-            grid.resize(false, new.rows, new.cols);
-            grid.truncate();
-            self.hidden_primary = Some(std::mem::replace(self.term.grid_mut(), grid));
-            self.settle_after_resize();
-        }
-        self.drop_spare_screen();
-    }
-
-    /// Text reflows into the new width; rows that it takes more of than the screen has go to the scrollback.
-    fn resize_columns(&mut self, new: Extent, scrollback: &mut Scrollback) {
-        // Enough history for every cell of the screen to get a row of its own.
-        self.term.set_options(config(self.rows().max(new.rows) * self.cols()));
-        self.term.resize(new);
-        // The engine scrolls for the rows that reflowing adds even if there are empty ones at the bottom: take those
-        // away there and pull as many down again from above.
-        let spare = self.empty_rows_at_bottom(new.rows).min(self.term.grid().history_size());
-        self.term.resize(Extent { rows: new.rows - spare, cols: new.cols });
-        self.term.resize(new);
-        let grid = self.term.grid();
-        scrollback.width_changed();
-        for row in (1..=grid.history_size()).rev() {
-            let at = Line(-i32::try_from(row).unwrap_or(i32::MAX));
-            push_row(&grid[at], Some(&grid[at + 1]), false, scrollback);
-        }
-        self.term.set_options(config(0));
-    }
-
-    /// Rows below the cursor and all text.
-    fn empty_rows_at_bottom(&self, rows: usize) -> usize {
-        let grid = self.term.grid();
-        let below_cursor = rows - 1 - usize::try_from(grid.cursor.point.line.0).unwrap_or(0);
-        (0..below_cursor).take_while(|up| grid[line(rows - 1 - up)].is_clear()).count()
-    }
-
-    /// What the engine leaves crooked: spare rows, halves of wide characters, a pending wrap far from the last column.
-    fn settle_after_resize(&mut self) {
-        let last = self.cols() - 1;
-        let grid = self.term.grid_mut();
-        grid.truncate();
-        if grid.cursor.input_needs_wrap && grid.cursor.point.column.0 < last {
-            grid.cursor.input_needs_wrap = false;
-            grid.cursor.point.column.0 += 1;
-        }
-        (0..self.rows()).for_each(|row| self.heal_row(row));
-        self.unmark_last_row();
-    }
-
-    /// Blanks halves of wide characters in a row, and takes away marks that are no longer in its last column.
-    fn heal_row(&mut self, row: usize) {
-        let cols = self.cols();
-        let cells = &mut self.term.grid_mut()[line(row)][..];
-        for col in 0..cols {
-            let flags = cells[col].flags;
-            let followed = col + 1 < cols && cells[col + 1].flags.contains(Flags::WIDE_CHAR_SPACER);
-            if flags.contains(Flags::WIDE_CHAR) && !followed {
-                cells[col].clear_wide();
-            }
-            let led = col > 0 && cells[col - 1].flags.contains(Flags::WIDE_CHAR);
-            if flags.contains(Flags::WIDE_CHAR_SPACER) && !led {
-                cells[col].flags.remove(Flags::WIDE_CHAR_SPACER);
-            }
-            if col + 1 < cols {
-                cells[col].flags.remove(LAST_COLUMN_MARKS);
-            }
-        }
-    }
 }
 
 impl Engine for AlacrittyEngine {
@@ -345,80 +266,6 @@ impl Engine for AlacrittyEngine {
 
 fn config(history: usize) -> Config {
     Config { scrolling_history: history, ..Config::default() }
-}
-
-fn row_wraps(row: &Row<Cell>) -> bool {
-    row.last().is_some_and(|cell| cell.flags.contains(Flags::WRAPLINE))
-}
-
-fn push_row(row: &Row<Cell>, next: Option<&Row<Cell>>, forced_wrap: bool, scrollback: &mut Scrollback) {
-    let cells = &row[..];
-    let wrapped = forced_wrap || row_wraps(row);
-    let ends = (cells.last().map(view), next.map(|row| view(&row[Column(0)])));
-    let flags = RowFlags {
-        wrapped,
-        short: wrapped && matches!(ends, (Some(last), Some(next)) if last.is_left_by(&next)),
-        starts_wide: cells[0].flags.contains(Flags::WIDE_CHAR),
-    };
-    let shown = if wrapped { cells.len() } else { occupied(cells) };
-    let views = || {
-        cells[..shown].iter().map(move |cell| {
-            let view = view(cell);
-            // A row that will not be followed by its wide character must still reach the last column.
-            let filler = view.kind == CellKind::Leading && !flags.short;
-            if filler { CellView { kind: CellKind::Narrow, ..view } } else { view }
-        })
-    };
-    scrollback.push(
-        flags,
-        |out| {
-            let mut pen = Pen::default();
-            pen.write_cells(out, views(), Addressing::None);
-            pen.reset(out);
-        },
-        |out| write_plain(out, views()),
-    );
-}
-
-/// Cells up to the last one that is not blank.
-fn occupied(cells: &[Cell]) -> usize {
-    const BLANK: Style = Style::PLAIN;
-    let blank = |cell: &Cell| {
-        cell.c == ' '
-            && cell.bg == BLANK.bg
-            && cell.flags.bits() & STYLE_BITS == 0
-            && cell.fg == BLANK.fg
-            && (cell.extra.is_none() || view(cell).is_blank())
-    };
-    cells.iter().rposition(|cell| !blank(cell)).map_or(0, |last| last + 1)
-}
-
-fn style_of(cell: &Cell) -> Style {
-    Style {
-        fg: cell.fg,
-        bg: cell.bg,
-        underline: if cell.extra.is_some() { cell.underline_color() } else { None },
-        attrs: Attrs(cell.flags.bits() & STYLE_BITS),
-    }
-}
-
-fn view(cell: &Cell) -> CellView<'_> {
-    let kind = if !cell.flags.intersects(Flags::WIDE_CHAR | Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER) {
-        CellKind::Narrow
-    } else if cell.flags.contains(Flags::WIDE_CHAR) {
-        CellKind::Wide
-    } else if cell.flags.contains(Flags::WIDE_CHAR_SPACER) {
-        CellKind::Spacer
-    } else {
-        CellKind::Leading
-    };
-    CellView {
-        ch: cell.c,
-        zerowidth: cell.zerowidth().unwrap_or_default(),
-        style: style_of(cell),
-        link: if cell.extra.is_some() { cell.hyperlink() } else { None },
-        kind,
-    }
 }
 
 /// Whether a colour is the default background, for which erasing needs no colour.

@@ -131,6 +131,14 @@ pub struct CursorState {
     pub charsets: [Charset; 4],
 }
 
+impl Default for CursorState {
+    /// That of a fresh terminal.
+    fn default() -> Self {
+        let charsets = [Charset::Ascii; 4];
+        Self { row: 0, col: 0, pending_wrap: false, style: Style::PLAIN, link: None, charsets }
+    }
+}
+
 /// Where an engine puts what leaves it.
 #[derive(Debug)]
 pub struct Effects<'a> {

@@ -8,8 +8,9 @@
 //! 3. Scrollback, oldest row first, then the rows of the primary screen, printed one after another: what scrolls off is the
 //!    scrollback. Rows that belong together wrap by themselves, others end with CR LF. After a character whose width
 //!    terminals disagree about, the column is addressed again.
-//! 4. The primary screen's saved cursor and scroll region. If the alternate screen is shown: `CSI ? 1049 h` (which saves the
-//!    cursor once more, at the same place), its rows, its saved cursor and scroll region.
+//! 4. The primary screen's scroll region and saved cursor, if there are any. If the alternate screen is shown:
+//!    `CSI ? 1049 h` at the primary's saved cursor, which it saves once more, then the same for the alternate one: rows,
+//!    scroll region, saved cursor.
 //! 5. Keyboard flags, cursor style, tab stops, modes.
 //! 6. The cursor: position, character sets, pen, link. If a wrap is pending or REP could follow, the character before the
 //!    cursor is printed once more, because nothing else brings that about.
@@ -45,7 +46,7 @@ pub(super) fn write<E: Engine>(
     writer.colors();
     let continued = writer.scrollback(scrollback, scrollback_rows);
     writer.rows(Buffer::Primary, continued);
-    writer.saved_cursor(Buffer::Primary);
+    writer.margins_and_saved_cursor(Buffer::Primary);
     writer.kitty(Buffer::Primary);
     if engine.active() == Buffer::Alternate {
         writer.alternate();
@@ -160,28 +161,25 @@ impl<E: Engine> Writer<'_, E> {
         self.engine.row(buffer, row).next().is_some_and(|cell| cell.kind == CellKind::Wide)
     }
 
-    /// Leaves the cursor at the saved place, if one was saved.
-    fn saved_cursor(&mut self, buffer: Buffer) {
-        let saved = self.engine.saved_cursor(buffer);
-        let fresh = CursorState {
-            row: 0,
-            col: 0,
-            pending_wrap: false,
-            style: Style::PLAIN,
-            link: None,
-            charsets: Default::default(),
-        };
+    /// Scroll region and saved cursor of the screen that is shown by now.
+    fn margins_and_saved_cursor(&mut self, buffer: Buffer) {
         let region = self.engine.region(buffer);
         if region != (0..self.engine.size().rows()) {
             put(&mut self.out, format_args!("\x1b[{};{}r", region.start + 1, region.end));
         }
-        if saved != fresh || buffer == Buffer::Primary {
-            put(&mut self.out, format_args!("\x1b[{};{}H", saved.row + 1, saved.col + 1));
-            self.charsets([Charset::Ascii; 4], saved.charsets);
-            self.pen.set(&mut self.out, saved.style, None);
-            self.text("\x1b7");
-            self.charsets(saved.charsets, [Charset::Ascii; 4]);
+        let saved = self.engine.saved_cursor(buffer);
+        if saved != CursorState::default() {
+            self.save_as(&saved, "\x1b7");
         }
+    }
+
+    /// Saves a cursor: goes where it is, with what it carries, and does `save` there.
+    fn save_as(&mut self, saved: &CursorState, save: &str) {
+        put(&mut self.out, format_args!("\x1b[{};{}H", saved.row + 1, saved.col + 1));
+        self.charsets([Charset::Ascii; 4], saved.charsets);
+        self.pen.set(&mut self.out, saved.style, None);
+        self.text(save);
+        self.charsets(saved.charsets, [Charset::Ascii; 4]);
     }
 
     /// Designates the sets that differ.
@@ -194,16 +192,13 @@ impl<E: Engine> Writer<'_, E> {
     }
 
     fn alternate(&mut self) {
-        // Entering saves the cursor: it must be the saved one, character sets included.
-        let saved = self.engine.saved_cursor(Buffer::Primary);
-        self.charsets([Charset::Ascii; 4], saved.charsets);
-        self.text("\x1b[?1049h");
-        self.charsets(saved.charsets, [Charset::Ascii; 4]);
+        // Entering saves the primary screen's cursor.
+        self.save_as(&self.engine.saved_cursor(Buffer::Primary), "\x1b[?1049h");
         self.pen.reset(&mut self.out);
         // The new screen is filled with the pen's background.
         self.text("\x1b[2J\x1b[H");
         self.rows(Buffer::Alternate, false);
-        self.saved_cursor(Buffer::Alternate);
+        self.margins_and_saved_cursor(Buffer::Alternate);
     }
 
     fn keyboard(&mut self) {

@@ -85,6 +85,13 @@ impl Pen {
         self.set(out, Style::PLAIN, None);
     }
 
+    /// Whether a cell of this style without a link needs nothing but its character.
+    #[inline]
+    #[must_use]
+    pub fn is(&self, style: Style) -> bool {
+        self.style == style && self.link.is_none()
+    }
+
     /// Writes cells from the first column on; spaces at the end are the caller's to leave out.
     pub fn write_cells<'a>(
         &mut self,
@@ -153,7 +160,9 @@ pub fn put(out: &mut Vec<u8>, args: std::fmt::Arguments<'_>) {
     let _infallible = out.write_fmt(args);
 }
 
-fn push_char(out: &mut Vec<u8>, c: char) {
+/// Adds a character.
+#[inline]
+pub fn push_char(out: &mut Vec<u8>, c: char) {
     if c.is_ascii() {
         out.push(c as u8);
     } else {
@@ -220,15 +229,28 @@ fn write_sgr(out: &mut Vec<u8>, from: Style, to: Style) {
 }
 
 /// `base`: 30 for the foreground, 40 for the background.
-fn write_color(out: &mut Vec<u8>, color: Color, base: u16) {
+fn write_color(out: &mut Vec<u8>, color: Color, base: u8) {
     match color {
-        Color::Spec(rgb) => put(out, format_args!("{};2;{};{};{};", base + 8, rgb.r, rgb.g, rgb.b)),
-        Color::Indexed(index) => put(out, format_args!("{};5;{index};", base + 8)),
-        Color::Named(name) => match name as u16 {
-            dark @ 0..=7 => put(out, format_args!("{};", base + dark)),
-            bright @ 8..=15 => put(out, format_args!("{};", base + 60 + bright - 8)),
-            _ => put(out, format_args!("{};", base + 9)),
+        Color::Spec(rgb) => write_parameters(out, &[base + 8, 2, rgb.r, rgb.g, rgb.b]),
+        Color::Indexed(index) => write_parameters(out, &[base + 8, 5, index]),
+        Color::Named(name) => match u8::try_from(name as usize) {
+            Ok(dark @ 0..=7) => write_parameters(out, &[base + dark]),
+            Ok(bright @ 8..=15) => write_parameters(out, &[base + 60 + bright - 8]),
+            _ => write_parameters(out, &[base + 9]),
         },
+    }
+}
+
+/// Digits by hand: on a screen of 24-bit colours nearly every byte of a keyframe comes from here.
+fn write_parameters(out: &mut Vec<u8>, parameters: &[u8]) {
+    for &n in parameters {
+        if n >= 100 {
+            out.push(b'0' + n / 100);
+        }
+        if n >= 10 {
+            out.push(b'0' + n / 10 % 10);
+        }
+        out.extend_from_slice(&[b'0' + n % 10, b';']);
     }
 }
 

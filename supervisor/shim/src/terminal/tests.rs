@@ -34,11 +34,14 @@ fn feed(terminal: &mut Terminal, bytes: &[u8]) -> Vec<u8> {
 /// A row as text that shows everything about its cells.
 type RowState = Vec<String>;
 
+/// Cells, wrap marks, saved cursor and scroll region.
+type ScreenState = (Vec<RowState>, Vec<bool>, CursorState, std::ops::Range<u16>);
+
 /// The whole state of a terminal in comparable form. Only one mark is left out: why the last column of a row is empty.
 #[derive(Debug, PartialEq)]
 struct State {
     active: Buffer,
-    screens: Vec<(Vec<RowState>, Vec<bool>, CursorState, std::ops::Range<u16>)>,
+    screens: Vec<ScreenState>,
     cursor: CursorState,
     controls: super::controls::Controls,
     colors: Vec<Option<Rgb>>,

@@ -138,7 +138,8 @@ impl Dispatch<'_, '_> {
         match last {
             '@' => core.insert_chars(numbers.count(cols)),
             'A' => core.cursor_up(numbers.count(rows)),
-            'B' | 'e' => core.cursor_down(numbers.count(rows)),
+            'B' => core.cursor_down(numbers.count(rows)),
+            'e' => core.cursor_rows_on(numbers.count(rows)),
             'C' | 'a' => core.term.move_forward(numbers.count(cols)),
             'D' => core.term.move_backward(numbers.count(cols)),
             'E' => {
@@ -158,8 +159,8 @@ impl Dispatch<'_, '_> {
             'M' => core.delete_lines(numbers.count(rows)),
             'P' => core.delete_chars(numbers.count(cols)),
             'S' => core.scroll_up(numbers.count(rows), self.effects),
-            // With more parameters it would be highlight tracking.
-            'T' if params.len() <= 1 => core.scroll_down(numbers.count(rows)),
+            // With five parameters it is highlight tracking.
+            'T' if params.len() < 5 => core.scroll_down(numbers.count(rows)),
             'X' => core.erase_chars(numbers.count(cols)),
             'Z' => core.tab_backward(numbers.count(cols)),
             'd' => core.cursor_to(numbers.count(rows) - 1, core.column()),

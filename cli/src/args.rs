@@ -1,0 +1,196 @@
+//! The command line: what can be said, and what it says about itself. Nothing here does anything.
+
+mod session;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::failure::EXIT_CODES_HELP;
+
+pub(crate) use session::*;
+
+/// Runs coding agents in terminals of their own, on this machine and on others.
+#[derive(Debug, Parser)]
+#[command(name = "agentapi", version, max_term_width = 110, after_help = TOP_EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  agentapi up                                   start AgentAPI here, in the foreground
+  agentapi session create claude --attach       start an agent and look at it
+  agentapi session create -- bash -l            any command can be an agent
+  agentapi session list
+  agentapi session attach 5c7b1a2e
+
+Server and token come from --url and --token-file, then AGENTAPI_URL and AGENTAPI_TOKEN,
+then credentials.json of the data dir. Exit codes: agentapi help exit-codes.";
+
+/// What every command takes.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct GlobalArgs {
+    /// The server, such as https://agents.example.org [env: AGENTAPI_URL]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
+    pub(crate) url: Option<String>,
+    /// File that holds the token [env: AGENTAPI_TOKEN holds the token itself]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Data of this machine [env: AGENTAPI_DATA_DIR] [default: /var/lib/agentapi for root, else ~/.local/share/agentapi]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Server")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Send the token to another machine without TLS [env: AGENTAPI_ALLOW_PLAIN_HTTP=1]
+    #[arg(long, global = true, help_heading = "Server")]
+    pub(crate) allow_plain_http: bool,
+    /// Answer in JSON, in the shapes of the REST API
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run AgentAPI on this machine
+    #[command(after_help = UP_EXAMPLES)]
+    Up(UpArgs),
+    /// Stop what `up` runs: sessions, supervisor and control plane, in this order
+    Down(DownArgs),
+    /// Say whether AgentAPI runs on this machine, and what it runs
+    Status,
+    /// Make a login link for the web console, and open it
+    Open(OpenArgs),
+    /// Check what this machine has and what is missing
+    Doctor(DoctorArgs),
+    /// Sessions: agents that run, or ran
+    #[command(subcommand, alias = "sessions")]
+    Session(SessionCommand),
+    /// Agents that sessions can run
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Hosts that run sessions
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Print the version
+    Version,
+    /// Print completions for a shell
+    #[command(
+        after_help = "Example:\n  agentapi completions bash > ~/.local/share/bash-completion/completions/agentapi"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// The exit codes of every command
+    #[command(long_about = EXIT_CODES_HELP)]
+    ExitCodes,
+}
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  agentapi up
+  agentapi up --detach --listen 127.0.0.1:0     in the background, on any free port
+  agentapi up --workspace-root ~/src            sessions may work below ~/src
+
+Ctrl-C and `agentapi down` stop the sessions, then the daemons; a second Ctrl-C does not
+wait for the agents. Killed with -9, both daemons end too, and the sessions run on: the
+next `agentapi up` finds them.";
+
+/// `agentapi up`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UpArgs {
+    /// Address of API and console; port 0 takes any free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3284")]
+    pub(crate) listen: String,
+    /// Run in the background
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Leave the sessions running at the end, for the next `up`
+    #[arg(long)]
+    pub(crate) keep_sessions: bool,
+    /// Run sessions without isolation: every agent can do what you can do
+    #[arg(long)]
+    pub(crate) unsafe_no_jail: bool,
+    /// Directory below which sessions may work; repeatable [default: the current directory]
+    #[arg(long = "workspace-root", value_name = "DIR")]
+    pub(crate) workspace_roots: Vec<PathBuf>,
+    /// This process is the background one that `--detach` started
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
+}
+
+/// `agentapi down`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DownArgs {
+    /// Leave the sessions running, for the next `up`
+    #[arg(long)]
+    pub(crate) keep_sessions: bool,
+    /// Kill the sessions at once
+    #[arg(long, conflicts_with = "keep_sessions")]
+    pub(crate) force: bool,
+}
+
+/// `agentapi open`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OpenArgs {
+    /// Only print the link
+    #[arg(long)]
+    pub(crate) no_browser: bool,
+}
+
+/// `agentapi doctor`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DoctorArgs {
+    /// Address that `up` would listen on
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3284")]
+    pub(crate) listen: String,
+    /// Directory below which sessions may work; repeatable [default: the current directory]
+    #[arg(long = "workspace-root", value_name = "DIR")]
+    pub(crate) workspace_roots: Vec<PathBuf>,
+}
+
+/// `agentapi agent`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// List agents, and where they are installed
+    List,
+}
+
+/// `agentapi host`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostCommand {
+    /// List hosts
+    List,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_after_two_dashes_are_the_agents() {
+        let cli = Cli::try_parse_from(["agentapi", "session", "create", "--", "bash", "-l", "--json"]).unwrap();
+        assert!(!cli.global.json);
+        let Command::Session(SessionCommand::Create(create)) = cli.command else { panic!("not create") };
+        assert_eq!((create.agent, create.words), (None, vec!["bash".into(), "-l".into(), "--json".into()]));
+        let cli = Cli::try_parse_from(["agentapi", "session", "create", "claude", "--json", "--", "-p", "x"]).unwrap();
+        assert!(cli.global.json);
+        let Command::Session(SessionCommand::Create(create)) = cli.command else { panic!("not create") };
+        assert_eq!((create.agent.as_deref(), create.words), (Some("claude"), vec!["-p".into(), "x".into()]));
+    }
+
+    #[test]
+    fn a_token_has_no_place_in_argv() {
+        assert!(Cli::try_parse_from(["agentapi", "--token", "x", "status"]).is_err());
+    }
+}

@@ -1,0 +1,237 @@
+//! What every store has to do, as one suite that each implementation runs. It speaks to the trait only.
+
+use std::sync::Arc;
+
+use agentapi_shared::{EventId, SessionId, SpawnState, WindowSize};
+use serde_json::json;
+use time::{Duration, OffsetDateTime};
+
+use super::records::{
+    AuditEntry, Desired, Holder, IdempotencyKey, LOCAL_HOST, NewSession, Replay, SessionChange, SessionFilter,
+    SessionRecord, SpawnRecord, TenantContext, UserHolder,
+};
+use super::{Created, Scope, Store, StoreError};
+
+/// Two tenants that exist, and the store.
+pub(super) struct Subject {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) ours: TenantContext,
+    pub(super) theirs: TenantContext,
+}
+
+const NOW: OffsetDateTime = time::macros::datetime!(2026-01-02 03:04:05.678901 UTC);
+
+fn entry() -> AuditEntry {
+    AuditEntry {
+        id: EventId::generate(),
+        at: NOW,
+        action: "test".into(),
+        channel: "api",
+        session: None,
+        host: None,
+        detail: json!({}),
+    }
+}
+
+fn new_session() -> NewSession {
+    NewSession {
+        id: SessionId::generate(),
+        at: NOW,
+        name: Some("name".to_owned()),
+        labels: [("key".to_owned(), "it's \"quoted\"; --".to_owned())].into(),
+        agent: "custom".to_owned(),
+        command: vec!["bash".to_owned(), "-l".to_owned()],
+        args: Vec::new(),
+        size: WindowSize::DEFAULT,
+        workspace: agentapi_shared::api::Workspace::default(),
+        has_env: true,
+    }
+}
+
+impl Subject {
+    async fn create(&self, tenant: TenantContext) -> SessionRecord {
+        match self.store.create_session(tenant, new_session(), None, entry()).await.unwrap() {
+            Created::New(record) => *record,
+            Created::Seen(replay) => panic!("{replay:?}"),
+        }
+    }
+
+    async fn update(
+        &self,
+        scope: Scope,
+        record: &SessionRecord,
+        change: SessionChange,
+    ) -> Result<SessionRecord, StoreError> {
+        self.store.update_session(scope, record.id, record.revision, change, Some(entry()), None).await
+    }
+}
+
+/// Runs everything.
+pub(super) async fn run(subject: &Subject) {
+    a_session_is_read_as_it_was_written(subject).await;
+    a_change_needs_the_newest_revision(subject).await;
+    foreign_rows_do_not_exist(subject).await;
+    an_idempotency_key_is_taken_once(subject).await;
+    a_login_code_works_once_and_in_time(subject).await;
+    a_token_leads_to_its_holder(subject).await;
+    the_outbox_number_only_grows(subject).await;
+    unsettled_sessions_are_found(subject).await;
+}
+
+async fn a_session_is_read_as_it_was_written(subject: &Subject) {
+    let made = subject.create(subject.ours).await;
+    assert_eq!((made.org, made.created_by, made.created_at), (subject.ours.org, subject.ours.user, NOW));
+    assert_eq!((made.generation, made.revision, made.desired, made.state()), (1, 1, Desired::Run, SpawnState::Pending));
+    assert!(made.spawns[0].has_env && !made.spawns[0].accepted);
+    let scope = Scope::Tenant(subject.ours);
+    assert_eq!(subject.store.session(scope, made.id).await.unwrap(), made);
+    let spawn = SpawnRecord {
+        state: SpawnState::Exited,
+        accepted: true,
+        report: (1, 7),
+        boot_id: Some("boot".to_owned()),
+        started: Some(NOW),
+        ended: Some(NOW + Duration::MICROSECOND),
+        exit: Some(agentapi_shared::Exit {
+            code: Some(1),
+            signal: None,
+            reason: agentapi_shared::ExitReason::Exited,
+            detail: "exited with 1".to_owned(),
+        }),
+        ..made.spawns[0].clone()
+    };
+    let next = SpawnRecord { number: 2, ..made.spawns[0].clone() };
+    let change = SessionChange {
+        name: Some(None),
+        size: Some(WindowSize::clamped(80, 24)),
+        host: Some(LOCAL_HOST),
+        run_command: Some(vec!["/bin/bash".to_owned()]),
+        desired: Some(Desired::Stop),
+        spawn: Some(spawn.clone()),
+        new_spawn: Some(next),
+        ..SessionChange::default()
+    };
+    let changed = subject.update(scope, &made, change).await.unwrap();
+    assert_eq!((changed.revision, changed.generation, changed.desired), (2, 2, Desired::Stop));
+    assert_eq!((changed.spawns.len(), &changed.spawns[0], changed.state()), (2, &spawn, SpawnState::Pending));
+    assert_eq!(changed.labels, made.labels);
+    assert_eq!(subject.store.session(Scope::Host(LOCAL_HOST), made.id).await.unwrap(), changed);
+}
+
+async fn a_change_needs_the_newest_revision(subject: &Subject) {
+    let scope = Scope::Tenant(subject.ours);
+    let made = subject.create(subject.ours).await;
+    let rename = |name: &str| SessionChange { name: Some(Some(name.to_owned())), ..SessionChange::default() };
+    let first = subject.update(scope, &made, rename("first")).await.unwrap();
+    assert!(matches!(subject.update(scope, &made, rename("second")).await, Err(StoreError::Stale)));
+    assert_eq!(subject.store.session(scope, made.id).await.unwrap(), first);
+}
+
+async fn foreign_rows_do_not_exist(subject: &Subject) {
+    let theirs = subject.create(subject.theirs).await;
+    let ours = Scope::Tenant(subject.ours);
+    assert!(matches!(subject.store.session(ours, theirs.id).await, Err(StoreError::NotFound)));
+    assert!(matches!(subject.store.session(Scope::Host(LOCAL_HOST), theirs.id).await, Err(StoreError::NotFound)));
+    let change = SessionChange { name: Some(None), ..SessionChange::default() };
+    assert!(matches!(subject.update(ours, &theirs, change).await, Err(StoreError::NotFound)));
+    // Removing what does not exist is done, and touches nothing of anyone else.
+    subject.store.purge_session(ours, theirs.id, entry()).await.unwrap();
+    assert_eq!(subject.store.session(Scope::Tenant(subject.theirs), theirs.id).await.unwrap(), theirs);
+    let filter = || SessionFilter { limit: 200, ..SessionFilter::default() };
+    let listed = subject.store.sessions(subject.ours, filter()).await.unwrap();
+    assert!(!listed.is_empty() && listed.iter().all(|record| record.org == subject.ours.org));
+    let by_label = SessionFilter { labels: vec![("key".to_owned(), "it's \"quoted\"; --".to_owned())], ..filter() };
+    assert_eq!(subject.store.sessions(subject.theirs, by_label).await.unwrap(), std::slice::from_ref(&theirs));
+    subject.store.purge_session(Scope::System, theirs.id, entry()).await.unwrap();
+    assert!(matches!(subject.store.session(Scope::System, theirs.id).await, Err(StoreError::NotFound)));
+}
+
+async fn an_idempotency_key_is_taken_once(subject: &Subject) {
+    let key = |hash: &str| IdempotencyKey { route: "r".to_owned(), key: "k".to_owned(), request_hash: hash.to_owned() };
+    let store = &subject.store;
+    let begin = async |tenant, hash: &str, at| store.begin_idempotent(tenant, key(hash), at).await.unwrap();
+    assert_eq!(begin(subject.ours, "a", NOW).await, Replay::Fresh);
+    assert_eq!(begin(subject.ours, "a", NOW).await, Replay::InFlight);
+    assert_eq!(begin(subject.ours, "b", NOW).await, Replay::Mismatch);
+    assert_eq!(begin(subject.theirs, "b", NOW).await, Replay::Fresh);
+    store.finish_idempotent(subject.ours, key("a"), 201, "{}".to_owned()).await.unwrap();
+    assert_eq!(begin(subject.ours, "a", NOW).await, Replay::Done { status: 201, body: "{}".to_owned() });
+    store.release_idempotent(subject.theirs, key("b")).await.unwrap();
+    assert_eq!(begin(subject.theirs, "c", NOW).await, Replay::Fresh);
+    assert_eq!(begin(subject.ours, "d", NOW + Duration::days(2)).await, Replay::Fresh);
+    // With a create: both or neither.
+    let created = IdempotencyKey { route: "create".to_owned(), ..key("a") };
+    let new = new_session();
+    let first = store.create_session(subject.ours, new.clone(), Some(created.clone()), entry()).await.unwrap();
+    assert!(matches!(first, Created::New(_)));
+    let again = NewSession { id: SessionId::generate(), ..new };
+    let second = store.create_session(subject.ours, again.clone(), Some(created), entry()).await.unwrap();
+    assert_eq!(second, Created::Seen(Replay::InFlight));
+    assert!(matches!(store.session(Scope::System, again.id).await, Err(StoreError::NotFound)));
+}
+
+async fn a_login_code_works_once_and_in_time(subject: &Subject) {
+    let store = &subject.store;
+    let (soon, later) = (NOW + Duration::MINUTE, NOW + Duration::DAY);
+    store.create_login_code(subject.ours, "code".to_owned(), soon, entry()).await.unwrap();
+    let redeem = async |code: &str, at| {
+        let audit = AuditEntry { at, ..entry() };
+        store.redeem_login_code(code.to_owned(), format!("cookie-{code}"), later, audit).await.unwrap()
+    };
+    assert_eq!(redeem("other", NOW).await, None);
+    assert_eq!(redeem("code", NOW).await.map(|holder| holder.user), Some(subject.ours.user));
+    assert_eq!(redeem("code", NOW).await, None);
+    store.create_login_code(subject.ours, "late".to_owned(), soon, entry()).await.unwrap();
+    assert_eq!(redeem("late", NOW + Duration::HOUR).await, None);
+    let who = async |at| store.browser_session("cookie-code".to_owned(), at).await.unwrap().map(|holder| holder.org);
+    assert_eq!(who(NOW).await, Some(subject.ours.org));
+    assert_eq!(who(later).await, None);
+    store.end_browser_session(subject.ours, "cookie-code".to_owned(), entry()).await.unwrap();
+    assert_eq!(who(NOW).await, None);
+}
+
+async fn a_token_leads_to_its_holder(subject: &Subject) {
+    let store = &subject.store;
+    let holder = Holder::User(UserHolder {
+        user: subject.theirs.user,
+        org: subject.theirs.org,
+        name: String::new(),
+        organization: String::new(),
+        role: String::new(),
+    });
+    for _ in 0..2 {
+        store.register_token("user".to_owned(), holder.clone(), NOW).await.unwrap();
+        store.register_token("host".to_owned(), Holder::Host(LOCAL_HOST), NOW).await.unwrap();
+    }
+    let found = store.token("user".to_owned()).await.unwrap();
+    assert!(matches!(found, Some(Holder::User(found)) if found.user == subject.theirs.user && found.role == "member"));
+    assert_eq!(store.token("host".to_owned()).await.unwrap(), Some(Holder::Host(LOCAL_HOST)));
+    assert_eq!(store.token("nobody".to_owned()).await.unwrap(), None);
+}
+
+async fn the_outbox_number_only_grows(subject: &Subject) {
+    let store = &subject.store;
+    for (seq, expected) in [(3, 3), (2, 3), (4, 4)] {
+        store.audit(Scope::Host(LOCAL_HOST), entry(), Some((LOCAL_HOST, seq))).await.unwrap();
+        assert_eq!(store.outbox_seen(LOCAL_HOST).await.unwrap(), expected);
+    }
+}
+
+async fn unsettled_sessions_are_found(subject: &Subject) {
+    let store = &subject.store;
+    let scope = Scope::Tenant(subject.ours);
+    let waiting = subject.create(subject.ours).await;
+    let placed = subject.create(subject.ours).await;
+    let change = SessionChange { host: Some(LOCAL_HOST), ..SessionChange::default() };
+    let placed = subject.update(scope, &placed, change).await.unwrap();
+    let ids = async |host| store.unsettled(host).await.unwrap().iter().map(|record| record.id).collect::<Vec<_>>();
+    assert!(ids(None).await.contains(&waiting.id) && !ids(None).await.contains(&placed.id));
+    assert!(ids(Some(LOCAL_HOST)).await.contains(&placed.id));
+    let ended = SpawnRecord { state: SpawnState::Exited, ..placed.spawns[0].clone() };
+    let change = SessionChange { spawn: Some(ended), ..SessionChange::default() };
+    let placed = subject.update(scope, &placed, change).await.unwrap();
+    assert!(!ids(Some(LOCAL_HOST)).await.contains(&placed.id));
+    let change = SessionChange { purging: Some(true), ..SessionChange::default() };
+    subject.update(scope, &placed, change).await.unwrap();
+    assert!(ids(Some(LOCAL_HOST)).await.contains(&placed.id));
+}

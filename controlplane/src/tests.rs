@@ -1,0 +1,8 @@
+//! The control plane as its clients see it: a real listener on a free port, real WebSockets, and a simulated host that speaks the
+//! real link protocol.
+
+mod api;
+mod client;
+mod fleet;
+mod host;
+mod viewers;

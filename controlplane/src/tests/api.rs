@@ -1,0 +1,330 @@
+//! The REST surface: credentials, validation, idempotency, pages, events, the document.
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+
+use super::client::{DEADLINE, Harness, answer};
+use super::host::SimHost;
+
+#[tokio::test]
+async fn nothing_is_reached_without_a_credential() {
+    let harness = Harness::start().await;
+    let id = harness.create().await;
+    let one = format!("/api/v1/sessions/{id}");
+    let routes = [
+        ("GET", "/api/v1/sessions".to_owned()),
+        ("POST", "/api/v1/sessions".to_owned()),
+        ("GET", one.clone()),
+        ("PATCH", one.clone()),
+        ("DELETE", one.clone()),
+        ("POST", format!("{one}/restart")),
+        ("GET", format!("{one}/screen")),
+        ("POST", format!("{one}/input")),
+        ("POST", format!("{one}/resize")),
+        ("GET", format!("{one}/terminal")),
+        ("GET", "/api/v1/hosts".to_owned()),
+        ("GET", "/api/v1/hosts/x".to_owned()),
+        ("GET", "/api/v1/agents".to_owned()),
+        ("GET", "/api/v1/events".to_owned()),
+        ("GET", "/api/v1/me".to_owned()),
+        ("POST", "/api/v1/login-codes".to_owned()),
+        ("POST", "/api/v1/logout".to_owned()),
+        ("GET", "/api/v1/link".to_owned()),
+    ];
+    // Every documented route is in the table, or is public.
+    let public = ["/livez", "/readyz", "/api/v1/login"];
+    let document: Value = serde_json::from_str(&crate::api::openapi_json()).unwrap();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path = path.replace("/sessions/{id}", &format!("/sessions/{id}")).replace("{id}", "x");
+        for method in methods.as_object().unwrap().keys().filter(|_| !public.contains(&path.as_str())) {
+            let listed = routes.iter().any(|(m, p)| m.eq_ignore_ascii_case(method) && *p == path);
+            assert!(listed, "{method} {path} is not in the table");
+        }
+    }
+    let with = |name: &'static str, value: String| move |r: reqwest::RequestBuilder| r.header(name, value.clone());
+    type Change = Box<dyn Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder>;
+    let port = harness.base.rsplit(':').next().unwrap();
+    let credentials: Vec<(&str, Change)> = vec![
+        ("none", Box::new(|r| r)),
+        ("unknown token", Box::new(with("authorization", "Bearer aa_nobody".to_owned()))),
+        ("another scheme", Box::new(with("authorization", format!("Basic {}", harness.token)))),
+        ("unknown cookie", Box::new(with("cookie", format!("agentapi_{port}=x")))),
+        ("token as cookie", Box::new(with("cookie", format!("agentapi_{port}={}", harness.token)))),
+    ];
+    for (method, path) in &routes {
+        for (what, change) in &credentials {
+            let (status, problem) = answer(change(harness.request(method, path))).await;
+            assert_eq!((status, &problem["code"]), (401, &json!("unauthorized")), "{method} {path} with {what}");
+        }
+        let (status, _) = answer(harness.request(method, path).bearer_auth(&harness.host_token)).await;
+        let expected = if path == "/api/v1/link" { 426 } else { 401 };
+        assert_eq!(status, expected, "{method} {path} with a host's token");
+    }
+    let (status, _) = harness.call("GET", "/api/v1/link", None).await;
+    assert_eq!(status, 403, "a person's token is no host's");
+}
+
+#[tokio::test]
+async fn a_browser_logs_in_once_per_code_and_is_held_to_its_origin() {
+    let harness = Harness::start().await;
+    let (status, code) = harness.call("POST", "/api/v1/login-codes", None).await;
+    assert_eq!(status, 201);
+    assert!(code["url"].as_str().unwrap().contains("/#code="));
+    let login = json!({ "code": code["code"] });
+    let foreign = harness.request("POST", "/api/v1/login").header("origin", "http://evil.example").json(&login);
+    assert_eq!(answer(foreign).await.0, 403);
+    let response =
+        harness.request("POST", "/api/v1/login").header("origin", &harness.base).json(&login).send().await.unwrap();
+    assert_eq!(response.status(), 204);
+    let set = response.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict"), "{set}");
+    let cookie = set.split(';').next().unwrap().to_owned();
+    let (status, problem) = answer(harness.request("POST", "/api/v1/login").json(&login)).await;
+    assert_eq!((status, &problem["code"]), (401, &json!("invalid_login_code")));
+    let with_cookie = |method: &str, path: &str| harness.request(method, path).header("cookie", &cookie);
+    assert_eq!(answer(with_cookie("GET", "/api/v1/me")).await.1["role"], "owner");
+    let (status, problem) = answer(with_cookie("POST", "/api/v1/login-codes")).await;
+    assert_eq!((status, &problem["code"]), (403, &json!("origin_refused")));
+    let own = with_cookie("POST", "/api/v1/login-codes").header("origin", &harness.base);
+    assert_eq!(answer(own).await.0, 201);
+    let terminal = |origin: &str| {
+        let path = "/api/v1/sessions/00000000-0000-7000-8000-000000000009/terminal";
+        answer(with_cookie("GET", path).header("upgrade", "websocket").header("origin", origin))
+    };
+    assert_eq!(terminal("http://evil.example").await.1["code"], "origin_refused");
+    assert_eq!(terminal(&harness.base).await.1["code"], "session_not_found");
+    let rebound = with_cookie("GET", "/api/v1/me").header("host", "evil.example");
+    assert_eq!(answer(rebound).await.0, 403);
+    assert_eq!(answer(with_cookie("POST", "/api/v1/logout").header("origin", &harness.base)).await.0, 204);
+    assert_eq!(answer(with_cookie("GET", "/api/v1/me")).await.0, 401);
+}
+
+/// A person of some role in some organisation, and their token.
+fn person(harness: &Harness, org: &str, role: &str) -> String {
+    let rows = rusqlite::Connection::open(harness.dir.join("data/controlplane.db")).unwrap();
+    let (user, token) = (agentapi_shared::UserId::generate().to_string(), format!("aa_{org}-{role}"));
+    let hash = crate::auth::sha256_hex(token.as_bytes());
+    let run = |sql: &str, values: &[&str]| rows.execute(sql, rusqlite::params_from_iter(values)).unwrap();
+    run(
+        "INSERT OR IGNORE INTO organizations (id, org_id, created_by, created_at, name) VALUES (?1, ?1, ?2, '', 'org')",
+        &[org, &user],
+    );
+    run(
+        "INSERT INTO users (id, org_id, created_by, created_at, name, role) VALUES (?2, ?1, ?2, '', 'someone', ?3)",
+        &[org, &user, role],
+    );
+    run(
+        "INSERT INTO api_tokens (hash, org_id, created_by, created_at, kind, user_id) VALUES (?3, ?1, ?2, '', 'user', ?2)",
+        &[org, &user, &hash],
+    );
+    token
+}
+
+#[tokio::test]
+async fn a_role_may_do_its_part_and_a_foreign_session_does_not_exist() {
+    let harness = Harness::start().await;
+    let (_host, _connection) = SimHost::connect(&harness).await;
+    let id = harness.create_running().await;
+    let ours = crate::store::records::DEFAULT_ORG.to_string();
+    let theirs = agentapi_shared::OrgId::generate().to_string();
+    let one = format!("/api/v1/sessions/{id}");
+    let routes: [(&str, String, Value, u16, u16); 9] = [
+        ("GET", one.clone(), Value::Null, 200, 404),
+        ("GET", format!("{one}/screen"), Value::Null, 200, 404),
+        ("GET", format!("{one}/terminal?mode=ro"), Value::Null, 426, 404),
+        ("GET", format!("{one}/terminal?mode=rw"), Value::Null, 403, 404),
+        ("PATCH", one.clone(), json!({ "name": "x" }), 403, 404),
+        ("POST", format!("{one}/input"), json!({ "text": "x" }), 403, 404),
+        ("POST", format!("{one}/resize"), json!({ "cols": 80, "rows": 24 }), 403, 404),
+        ("POST", format!("{one}/restart"), json!({ "stop": true }), 403, 404),
+        ("DELETE", format!("{one}?purge=true&force=true"), Value::Null, 403, 404),
+    ];
+    for (token, expected) in [
+        (person(&harness, &ours, "viewer"), 0),
+        (person(&harness, &ours, "auditor"), 0),
+        (person(&harness, &theirs, "owner"), 1),
+    ] {
+        for (method, path, body, as_viewer, as_stranger) in &routes {
+            let request = harness.request(method, path).bearer_auth(&token);
+            let request = if body.is_null() { request } else { request.json(body) };
+            let (status, problem) = answer(request).await;
+            assert_eq!(status, [*as_viewer, *as_stranger][expected], "{token} {method} {path}: {problem}");
+        }
+        let (_, list) = answer(harness.request("GET", "/api/v1/sessions").bearer_auth(&token)).await;
+        assert_eq!(list["data"].as_array().unwrap().len(), 1 - expected, "{token}");
+    }
+    // Nothing of all this had an effect.
+    let session = harness.get(&one).await;
+    assert_eq!((&session["state"], &session["name"]), (&json!("running"), &Value::Null));
+}
+
+#[tokio::test]
+async fn bad_requests_name_the_field_and_leave_nothing() {
+    let harness = Harness::start().await;
+    async fn check(harness: &Harness, method: &str, path: &str, body: Value, status: u16, field: &str) {
+        let (got, problem) = harness.call(method, path, Some(body.clone())).await;
+        assert_eq!((got, &problem["errors"][0]["field"]), (status, &json!(field)), "{method} {path} {body}: {problem}");
+    }
+    let create = "/api/v1/sessions";
+    check(&harness, "POST", create, json!({ "agent": "custom", "comand": [] }), 422, "comand").await;
+    check(&harness, "POST", create, json!({ "agent": "gpt" }), 422, "agent").await;
+    check(&harness, "POST", create, json!({ "agent": "custom" }), 422, "command").await;
+    let sized = |cols: u32| json!({ "agent": "custom", "command": ["x"], "size": { "cols": cols, "rows": 24 } });
+    check(&harness, "POST", create, sized(0), 422, "size").await;
+    check(&harness, "POST", create, sized(65535), 422, "size").await;
+    check(&harness, "POST", "/api/v1/sessions?wait=forever", json!({ "agent": "claude" }), 422, "query.wait").await;
+    check(&harness, "POST", "/api/v1/sessions?w=1", json!({ "agent": "claude" }), 422, "query.w").await;
+    assert_eq!(harness.get(create).await["data"], json!([]));
+    let (_host, _connection) = SimHost::connect(&harness).await;
+    let id = harness.create_running().await;
+    let one = format!("{create}/{id}");
+    check(&harness, "PATCH", &one, json!({ "name": "x".repeat(101) }), 422, "name").await;
+    check(&harness, "PATCH", &one, json!({ "state": "exited" }), 422, "state").await;
+    check(&harness, "POST", &format!("{one}/resize"), json!({ "cols": 0, "rows": 24 }), 422, "cols").await;
+    check(&harness, "POST", &format!("{one}/resize"), json!({ "cols": 80, "rows": 65535 }), 422, "rows").await;
+    check(&harness, "POST", &format!("{one}/input"), json!({}), 422, "text").await;
+    check(&harness, "POST", &format!("{one}/input"), json!({ "keys": ["Enter", "Foo"] }), 422, "keys[1]").await;
+    for (path, field) in [
+        (format!("{create}?limit=0"), "query.limit"),
+        (format!("{create}?limit=201"), "query.limit"),
+        (format!("{create}?cursor=x"), "query.cursor"),
+        (format!("{create}?state=dead"), "query.state"),
+        (format!("{create}?label=x"), "query.label"),
+        (format!("{one}/screen?scrollback=10001"), "query.scrollback"),
+        (format!("{one}/screen?format=html"), "query.format"),
+        (format!("{one}/terminal?from=1"), "query.from"),
+        (format!("{one}/terminal?mode=x&catchup=y"), "query.mode"),
+    ] {
+        let (status, problem) = harness.call("GET", &path, None).await;
+        assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!(field)), "{path}: {problem}");
+    }
+    let (status, problem) = harness.call("GET", &format!("{one}/screen?spawn=2"), None).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("spawn_not_found")));
+    let (status, problem) = harness.call("GET", &format!("{one}/terminal"), None).await;
+    assert_eq!((status, &problem["code"]), (426, &json!("upgrade_required")));
+    for path in ["/api/v1/sessions/x", "/api/v1/sessions/00000000-0000-7000-8000-000000000009"] {
+        assert_eq!(harness.call("GET", path, None).await.0, 404, "{path}");
+    }
+    let garbage =
+        harness.request("POST", create).bearer_auth(&harness.token).header("content-type", "application/json");
+    assert_eq!(answer(garbage.body(vec![0xff; 100])).await.0, 400);
+    let large = harness.request("POST", &format!("{one}/input")).bearer_auth(&harness.token);
+    let text = json!({ "text": "x".repeat(1024 * 1024 + 1) }).to_string();
+    assert_eq!(answer(large.header("content-type", "application/json").body(text)).await.0, 413);
+}
+
+#[tokio::test]
+async fn the_same_key_has_one_effect_and_one_answer() {
+    let harness = Harness::start().await;
+    let (host, _connection) = SimHost::connect(&harness).await;
+    let post = |path: String, key: &'static str, body: Value| {
+        answer(harness.request("POST", &path).bearer_auth(&harness.token).header("idempotency-key", key).json(&body))
+    };
+    let body = json!({ "agent": "custom", "command": ["bash"] });
+    let first = post("/api/v1/sessions?wait=running".to_owned(), "a", body.clone()).await;
+    let again = post("/api/v1/sessions?wait=running".to_owned(), "a", body.clone()).await;
+    assert_eq!((first.0, &first), (201, &again));
+    let (status, problem) = post("/api/v1/sessions".to_owned(), "a", json!({ "agent": "claude" })).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("idempotency_key_reused")));
+    assert_eq!(harness.get("/api/v1/sessions").await["data"].as_array().unwrap().len(), 1);
+    let id = first.1["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/sessions/{id}/input");
+    for _ in 0..2 {
+        let (status, written) = post(path.clone(), "k", json!({ "text": "x" })).await;
+        assert_eq!((status, &written["written"]), (200, &json!(1)));
+    }
+    assert_eq!(post(path, "k", json!({ "text": "y" })).await.0, 422);
+    assert_eq!(host.with(|model| model.spawns[&(id.parse().unwrap(), 1)].input.clone()), b"x");
+}
+
+#[tokio::test]
+async fn lists_have_pages_and_filters() {
+    let harness = Harness::start().await;
+    let mut made = Vec::new();
+    for n in 0..5 {
+        let body = json!({ "agent": "custom", "command": ["x"], "labels": { "n": n.to_string(), "all": "y" } });
+        made.push(harness.call("POST", "/api/v1/sessions", Some(body)).await.1["id"].clone());
+    }
+    made.reverse();
+    let mut seen = Vec::new();
+    let mut path = "/api/v1/sessions?limit=2".to_owned();
+    loop {
+        let page = harness.get(&path).await;
+        seen.extend(page["data"].as_array().unwrap().iter().map(|session| session["id"].clone()));
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("/api/v1/sessions?limit=2&cursor={cursor}");
+    }
+    assert_eq!(seen, made);
+    let count =
+        async |query: &str| harness.get(&format!("/api/v1/sessions?{query}")).await["data"].as_array().unwrap().len();
+    assert_eq!(count("label=n:3").await, 1);
+    assert_eq!(count("label=n:3&label=all:y").await, 1);
+    assert_eq!(count("label=n:3&label=all:z").await, 0);
+    assert_eq!(count("state=pending&agent=custom").await, 5);
+    assert_eq!(count("state=running").await, 0);
+    assert_eq!(count("host=00000000-0000-7000-8000-000000000003").await, 0);
+    let path = format!("/api/v1/sessions/{}", made[0].as_str().unwrap());
+    let (_, named) = harness.call("PATCH", &path, Some(json!({ "name": "a", "labels": {} }))).await;
+    assert_eq!((&named["name"], &named["labels"]), (&json!("a"), &json!({})));
+    let (_, unnamed) = harness.call("PATCH", &path, Some(json!({ "name": null }))).await;
+    assert_eq!(unnamed["name"], Value::Null);
+}
+
+#[tokio::test]
+async fn events_resume_after_the_last_one_seen() {
+    let harness = Harness::start().await;
+    async fn events(
+        harness: &Harness,
+        last: Option<&str>,
+        until: impl Fn(&str, &Value) -> bool,
+    ) -> Vec<(String, String, Value)> {
+        let mut request = harness.request("GET", "/api/v1/events").bearer_auth(&harness.token);
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let mut chunks = request.send().await.unwrap().bytes_stream();
+        let (mut text, mut found) = (String::new(), Vec::new());
+        loop {
+            let chunk = tokio::time::timeout(DEADLINE, chunks.next()).await.unwrap().unwrap().unwrap();
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+            while let Some((event, rest)) = text.clone().split_once("\n\n") {
+                text = rest.to_owned();
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+                let data: Value = serde_json::from_str(&field("data: ")).unwrap();
+                assert_eq!(data["event"], field("event: "));
+                let is_last = until(&field("event: "), &data);
+                found.push((field("event: "), field("id: "), data));
+                if is_last {
+                    return found;
+                }
+            }
+        }
+    }
+    let hello = events(&harness, None, |name, _| name == "hello").await;
+    assert_eq!(hello[0].2["resume"], "gap");
+    let id = harness.create().await;
+    let is = |name: &str, data: &Value| name == "session" && data["session"]["id"] == id.to_string();
+    let missed = events(&harness, Some(&hello[0].1), is).await;
+    assert_eq!(missed[0].2["resume"], "resumed");
+    let other = harness.create().await;
+    let rest = events(&harness, Some(&missed.last().unwrap().1), |name, _| name == "session").await;
+    assert_eq!(rest.last().unwrap().2["session"]["id"], other.to_string());
+    let gap = events(&harness, Some("x-1"), |name, _| name == "hello").await;
+    assert_eq!(gap[0].2["resume"], "gap");
+}
+
+#[tokio::test]
+async fn the_document_and_health_are_public() {
+    let harness = Harness::start().await;
+    let response = harness.request("GET", "/api/v1/openapi.json").send().await.unwrap();
+    let document: Value = response.json().await.unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert!(document["components"]["schemas"]["Session"].is_object());
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(harness.request("GET", path).send().await.unwrap().status(), 200, "{path}");
+    }
+    let (status, _) = answer(harness.request("GET", "/api/v1/nothing")).await;
+    assert_eq!(status, 404);
+    let response = harness.request("PUT", "/api/v1/hosts").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["allow"]), (405, &"GET,HEAD".parse().unwrap()));
+}

@@ -1,0 +1,166 @@
+//! Viewers: many, slow, read-only, late, gone and back.
+
+use std::time::Duration;
+
+use agentapi_shared::viewer::{ClientMessage, Resume, ServerMessage};
+use agentapi_shared::{ExitReason, WindowSize};
+use agentapi_tests::product::Product;
+use agentapi_tests::viewer::{Seen, Viewer, ViewerOptions};
+use anyhow::{Context, Result};
+
+fn bytes_from(spawn: u32, offset: u64) -> ViewerOptions {
+    ViewerOptions { all_bytes: true, from: Some((spawn, offset)), ..ViewerOptions::default() }
+}
+
+async fn resume_verdict(viewer: &mut Viewer) -> Result<(Resume, u64)> {
+    viewer
+        .wait_for(|seen| match seen {
+            Seen::Message(ServerMessage::Spawn { resume, offset, .. }) => Some((*resume, *offset)),
+            _ => None,
+        })
+        .await
+}
+
+#[tokio::test]
+async fn one_that_never_reads_holds_up_nobody() -> Result<()> {
+    let product = Product::start().await?;
+    let session = product
+        .create(&["sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i ................................; done"])
+        .await?;
+    // It asks for everything and takes nothing.
+    let _never_reads = product.view(session.id, ViewerOptions::default()).await?;
+    let mut reads = product.view(session.id, bytes_from(1, 0)).await?;
+    let mut bytes = 0;
+    while bytes < 8 * 1024 * 1024 {
+        if let Seen::Output(_, output) = reads.next().await? {
+            bytes += output.len();
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_that_was_away_gets_the_newest_screen_and_is_told() -> Result<()> {
+    let product = Product::start().await?;
+    let session = product.create(&["sh", "-c", "read go; seq 2000000; echo the-end; sleep 1000"]).await?;
+    let mut viewer = product.view(session.id, ViewerOptions::default()).await?;
+    viewer.wait_for(|seen| matches!(seen, Seen::Keyframe(..)).then_some(())).await?;
+    viewer.input(b"\r").await?;
+    // Takes what its window allows and acknowledges nothing, until the program is through.
+    product.shows(session.id, "the-end").await;
+    tokio::time::timeout(Duration::from_millis(300), async { while viewer.next_unacknowledged().await.is_ok() {} })
+        .await
+        .err()
+        .context("the window is full, so nothing more comes")?;
+    let before = viewer.offset;
+    viewer.acknowledge().await?;
+    let (at, skipped, screen) = viewer
+        .wait_for(|seen| match seen {
+            Seen::Keyframe(at, skipped, bytes) => Some((*at, *skipped, String::from_utf8_lossy(bytes).into_owned())),
+            _ => None,
+        })
+        .await?;
+    assert!(skipped && at > before + 1_000_000, "one keyframe at {at}, after {before}, skipped: {skipped}");
+    assert!(screen.contains("the-end"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_that_comes_back_gets_exactly_the_rest() -> Result<()> {
+    let product = Product::start().await?;
+    let session = product.create(&["bash", "--norc"]).await?;
+    let mut viewer = product.view(session.id, bytes_from(1, 0)).await?;
+    assert_eq!(resume_verdict(&mut viewer).await?, (Resume::Resumed, 0));
+    viewer.input(b"echo first\r").await?;
+    viewer.output_until("\rfirst\r\n").await?;
+    let offset = viewer.offset;
+    drop(viewer);
+    product.type_text(session.id, "echo meanwhile\r").await?;
+    product.shows(session.id, "\nmeanwhile").await;
+    let mut viewer = product.view(session.id, bytes_from(1, offset)).await?;
+    assert_eq!(resume_verdict(&mut viewer).await?, (Resume::Resumed, offset));
+    let rest = viewer.output_until("\rmeanwhile\r\n").await?;
+    assert!(!rest.contains("first"), "{rest}");
+    // A position that was never reached is no position.
+    let mut viewer = product.view(session.id, bytes_from(1, 1 << 40)).await?;
+    assert_eq!(resume_verdict(&mut viewer).await?.0, Resume::Gap);
+    viewer.wait_for(|seen| matches!(seen, Seen::Keyframe(..)).then_some(())).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn ended_sessions_are_shown_and_restarts_follow() -> Result<()> {
+    let product = Product::start().await?;
+    let session = product.create(&["sh", "-c", "echo run; read line; exit 5"]).await?;
+    product.shows(session.id, "run").await;
+    product.type_text(session.id, "\r").await?;
+    product.ended(session.id).await;
+    let mut viewer = product.view(session.id, ViewerOptions { read_only: true, ..ViewerOptions::default() }).await?;
+    let keyframe = viewer.output_until("run").await?;
+    assert!(keyframe.contains("run"));
+    let exit = viewer
+        .wait_for(|seen| match seen {
+            Seen::Message(ServerMessage::Ended { exit, .. }) => Some(exit.clone()),
+            _ => None,
+        })
+        .await?;
+    assert_eq!((exit.code, exit.reason), (Some(5), ExitReason::Exited));
+    // The connection stays: a restart is shown in it.
+    product.post::<serde_json::Value>(&format!("/sessions/{}/restart", session.id), &serde_json::json!({})).await?;
+    let spawn = viewer
+        .wait_for(|seen| match seen {
+            Seen::Message(ServerMessage::Spawn { spawn, .. }) => Some(*spawn),
+            _ => None,
+        })
+        .await?;
+    assert_eq!(spawn, 2);
+    viewer.output_until("run").await?;
+    // From a position in the first spawn: its rest, then the second.
+    let mut viewer = product.view(session.id, bytes_from(1, 2)).await?;
+    assert_eq!(resume_verdict(&mut viewer).await?, (Resume::Resumed, 2));
+    let first = viewer.output_until("\r\n").await?;
+    assert!(first.starts_with('n'), "{first:?}");
+    viewer.wait_for(|seen| matches!(seen, Seen::Message(ServerMessage::Ended { spawn: 1, .. })).then_some(())).await?;
+    viewer.wait_for(|seen| matches!(seen, Seen::Message(ServerMessage::Spawn { spawn: 2, .. })).then_some(())).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_owns_the_size_and_who_only_looks_types_nothing() -> Result<()> {
+    let product = Product::start().await?;
+    let session = product.create(&["bash", "--norc"]).await?;
+    let mut first = product.view(session.id, ViewerOptions::default()).await?;
+    let mut second = product.view(session.id, ViewerOptions::default()).await?;
+    let mut reader = product.view(session.id, ViewerOptions { read_only: true, ..ViewerOptions::default() }).await?;
+    first.send(&ClientMessage::Resize { size: WindowSize::new(100, 30)? }).await?;
+    second.send(&ClientMessage::Resize { size: WindowSize::new(77, 22)? }).await?;
+    // Nobody owns it yet; then who types does.
+    second.input(b"stty size\r").await?;
+    for viewer in [&mut first, &mut second, &mut reader] {
+        let size = viewer
+            .wait_for(|seen| match seen {
+                Seen::Message(ServerMessage::Resized { size, .. }) => Some(*size),
+                _ => None,
+            })
+            .await?;
+        assert_eq!(size, WindowSize::new(77, 22)?);
+    }
+    first.send(&ClientMessage::TakeSize).await?;
+    let size = reader
+        .wait_for(|seen| match seen {
+            Seen::Message(ServerMessage::Resized { size, .. }) => Some(*size),
+            _ => None,
+        })
+        .await?;
+    assert_eq!(size, WindowSize::new(100, 30)?);
+    reader.input(b"echo typed\r").await?;
+    let code = reader
+        .wait_for(|seen| match seen {
+            Seen::Message(ServerMessage::InputRefused { code, .. }) => Some(code.clone()),
+            _ => None,
+        })
+        .await?;
+    assert_eq!(code, "read_only");
+    assert!(!product.screen(session.id).await?.contains("typed"));
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! The product as its users have it: one command, a browser, real agents.
+
+mod agents;
+mod console;
+mod machine;
+mod modes;
+mod up;
