@@ -49,6 +49,9 @@ pub(crate) struct Service {
     streams: Streams,
     output: Output,
     input: Input,
+    /// Acknowledgements of typed input that wait for the program's reaction to it, and until when they do.
+    held: Vec<ShimEvent>,
+    held_until: Option<Instant>,
     parser: Parser,
     records: Records,
     budget: CpuBudget,
@@ -99,6 +102,8 @@ impl Service {
             streams: Streams::default(),
             output,
             input: Input::default(),
+            held: Vec::new(),
+            held_until: None,
             parser,
             records,
             budget: CpuBudget::new(),
@@ -178,7 +183,7 @@ impl Service {
 
     /// Until the next deadline, if there is one.
     fn timeout(&self) -> PollTimeout {
-        let deadlines = [self.paused_until, self.ending.kill_at, self.ending.drain_until];
+        let deadlines = [self.paused_until, self.held_until, self.ending.kill_at, self.ending.drain_until];
         let Some(next) = deadlines.into_iter().flatten().min() else { return PollTimeout::NONE };
         // Rounded up: a timeout that ends a little early would turn once for nothing.
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -192,7 +197,7 @@ impl Service {
             return;
         }
         // A new supervisor: the old connection belongs to one that is gone.
-        self.streams.clear();
+        self.disconnect();
         self.connection = Connection::new(socket).ok();
     }
 
@@ -221,6 +226,7 @@ impl Service {
             self.output.record(chunk);
             self.backlogged = !self.parser.output(chunk);
             self.paused_until = self.budget.pause().map(|pause| Instant::now() + pause);
+            self.release_held();
         }
         self.buffer = buffer;
     }
@@ -262,6 +268,8 @@ impl Service {
     fn disconnect(&mut self) {
         self.connection = None;
         self.streams.clear();
+        self.held.clear();
+        self.held_until = None;
     }
 
     fn resize(&mut self, size: WindowSize) -> Result<(), CommandError> {

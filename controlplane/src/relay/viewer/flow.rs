@@ -15,7 +15,7 @@ use std::time::Duration;
 use agentapi_shared::frame::{FLAG_SKIPPED, FrameType, Header, Keyframe};
 use agentapi_shared::link::CommandError;
 use agentapi_shared::viewer::{Catchup, LAG_BYTES_MAX, LAG_MS_MAX, Resume, ServerMessage, WINDOW_BYTES};
-use agentapi_shared::{SpawnNumber, WindowSize};
+use agentapi_shared::{SpawnNumber, SpawnState, WindowSize};
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -246,7 +246,9 @@ impl Flow {
             self.phase = Phase::Opening { want: None, otherwise: Resume::Gap, silent: false };
             return Action::Again;
         };
-        if !known.accepted {
+        // Asked before its terminal is there, the host could only refuse; that it runs is told.
+        let begun = known.accepted && !matches!(known.state, SpawnState::Pending | SpawnState::Starting);
+        if !begun {
             if !known.state.is_ended() {
                 return Action::Wait;
             }

@@ -79,6 +79,9 @@ impl Service {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
         }
+        if self.held_until.is_some_and(|until| until <= now) {
+            self.release_held();
+        }
         if self.ending.kill_at.is_some_and(|at| at <= now) {
             self.kill();
         }
@@ -106,6 +109,7 @@ impl Service {
         let exit = self.exit();
         self.output.sync();
         self.records.write(&exit, screen, keyframe)?;
+        self.release_held();
         self.send(&ShimEvent::Exited { offset: self.output.ring.end(), exit });
         if let Some(connection) = &mut self.connection {
             connection.finish(FAREWELL);

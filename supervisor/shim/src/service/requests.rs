@@ -1,5 +1,7 @@
 //! What the supervisor asks for.
 
+use std::time::{Duration, Instant};
+
 use agentapi_shared::frame::{FrameType, Header, INPUT_BYTES_MAX};
 use agentapi_shared::link::CommandError;
 use agentapi_shared::shim::{PROTOCOL, ShimEvent, ShimOutcome, ShimRequest};
@@ -9,6 +11,10 @@ use base64::prelude::BASE64_STANDARD;
 use super::Service;
 use crate::connection::Packet;
 use crate::input::Origin;
+
+/// So long an acknowledgement of typed input waits for what the program says to it, most often its echo. Sent first, it would wake every process
+/// up to the viewer while the echo, which a person waits for, stands behind it; sent with the echo it wakes none by itself.
+const ACK_HOLD: Duration = Duration::from_millis(2);
 
 impl Service {
     pub(super) fn serve_connection(&mut self) {
@@ -93,7 +99,11 @@ impl Service {
     pub(super) fn answer_input(&mut self, origin: Origin, outcome: Result<u64, CommandError>) {
         let event = match origin {
             Origin::Reply => return,
-            Origin::Frame { stream, seq } => ShimEvent::InputDone { stream, seq, error: outcome.err() },
+            Origin::Frame { stream, seq } => {
+                self.held.push(ShimEvent::InputDone { stream, seq, error: outcome.err() });
+                self.held_until.get_or_insert_with(|| Instant::now() + ACK_HOLD);
+                return;
+            }
             Origin::Request { id } => {
                 let offset = self.output.ring.end();
                 let outcome =
@@ -102,5 +112,13 @@ impl Service {
             }
         };
         self.send(&event);
+    }
+
+    /// Sends the acknowledgements that were held back.
+    pub(super) fn release_held(&mut self) {
+        self.held_until = None;
+        for event in std::mem::take(&mut self.held) {
+            self.send(&event);
+        }
     }
 }
