@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use crate::assert_none;
+use crate::lexer::{without_words, words};
 use crate::repository::{files, read, root};
 
 /// A document without its code: blocks and spans of it are not links.
@@ -112,6 +113,37 @@ fn routes_are_told() {
         );
     }
     assert_none("every route is in docs/api.md", &violations);
+}
+
+/// Spans of code in a document, outside of blocks.
+fn spans(text: &str) -> Vec<&str> {
+    let outside = text.split("```").step_by(2);
+    outside.flat_map(|part| part.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn the_code_that_is_spoken_of_exists() {
+    let text = read("ARCHITECTURE.md");
+    let sources = files(".rs");
+    let code: Vec<String> = sources.iter().map(|file| without_words(&file.text)).collect();
+    let known: BTreeSet<&str> = code.iter().flat_map(|code| words(code)).collect();
+    let paths: Vec<String> = files("").into_iter().map(|file| file.path).collect();
+    let mut violations = Vec::new();
+    for span in spans(&text) {
+        // `relay/viewer.rs` and `fleet/reconcile.rs::take`: a path, then a name in it.
+        let (path, name) = span.split_once(".rs::").map_or((span, None), |(path, name)| (path, Some(name)));
+        let is_path = [".rs", ".ts"].iter().any(|end| path.ends_with(end)) || name.is_some();
+        let path = if name.is_some() { format!("{path}.rs") } else { path.to_owned() };
+        if is_path && !paths.iter().any(|known| known == &path || known.ends_with(&format!("/{path}"))) {
+            violations.push(format!("no file {path}"));
+        }
+        let names = if is_path { name.unwrap_or_default() } else { span };
+        if is_path || span.contains("::") {
+            let unknown = words(names).into_iter().filter(|word| !known.contains(word) && word.parse::<u64>().is_err());
+            violations.extend(unknown.map(|word| format!("no {word} in the code (`{span}`)")));
+        }
+    }
+    assert_none("files and functions of ARCHITECTURE.md exist", &violations);
 }
 
 #[test]
