@@ -34,7 +34,9 @@ pub(crate) async fn doctor(args: &DoctorArgs, global: &GlobalArgs, env: &Environ
     };
     let mut isolation = "unknown".to_owned();
     if programs.supervisor.is_file() {
-        let report = host_report(&programs.supervisor, &workspace_roots(&args.workspace_roots)?).await?;
+        let state = data.supervisor();
+        let roots = workspace_roots(&args.workspace_roots)?;
+        let report = host_report(&programs.supervisor, Some(&state), &roots).await?;
         verdict = worse(verdict, report.verdict);
         isolation = report.isolation;
         // Isolation, kernel, and each agent with its version or the command that installs it.

@@ -83,10 +83,17 @@ pub(crate) struct Check {
     pub(crate) fix: Option<String>,
 }
 
-/// Asks the supervisor about this machine.
-pub(crate) async fn host_report(supervisor: &Path, roots: &[PathBuf]) -> anyhow::Result<HostReport> {
+/// Asks the supervisor about this machine. With its state directory it also tells the versions of the agents.
+pub(crate) async fn host_report(
+    supervisor: &Path,
+    state_dir: Option<&Path>,
+    roots: &[PathBuf],
+) -> anyhow::Result<HostReport> {
     let mut command = Command::new(supervisor);
     command.args(["doctor", "--json"]).kill_on_drop(true);
+    if let Some(dir) = state_dir {
+        command.arg("--state-dir").arg(dir);
+    }
     for root in roots {
         command.arg("--workspace-root").arg(root);
     }
@@ -117,7 +124,7 @@ pub(crate) async fn check(programs: &Programs, roots: &[PathBuf], unsafe_no_jail
         );
         return Ok(());
     }
-    let report = host_report(&programs.supervisor, roots).await?;
+    let report = host_report(&programs.supervisor, None, roots).await?;
     // An agent that is not installed is no reason to warn: it is named when somebody wants to run it.
     let failing = report.checks.iter().filter(|check| !check.ok && !check.name.starts_with("agent "));
     let words: Vec<String> = failing.map(describe).collect();
