@@ -1,8 +1,8 @@
 //! The jail of one spawn as pure data: typed steps in a fixed order, by mode. The supervisor makes a plan, prints it, compares it;
 //! the shim's child applies it in one straight line and names the step that failed.
 //!
-//! Layers that exist today: user, pid and mount namespaces, a minimal root, a PTY of the jail's own, ids, rlimits, environment.
-//! Network, IPC, UTS and cgroup namespaces, Landlock and seccomp are further [`Namespace`]s and further fields of the plan.
+//! Layers that exist today: user, pid and mount namespaces, a minimal root, a PTY of the jail's own, ids, rlimits, environment, no set-ID files.
+//! Network, IPC, UTS and cgroup namespaces, Landlock and the rest of seccomp are further [`Namespace`]s and further fields of the plan.
 
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,9 @@ pub struct JailPlan {
     pub namespaces: Vec<Namespace>,
     /// The new root, from empty. Empty when there is no mount namespace.
     pub mounts: Vec<MountStep>,
+    /// Whether the agent is kept from making set-user-ID and set-group-ID files: the first rule of the system call filter.
+    #[serde(default)]
+    pub forbid_set_id: bool,
     /// Limits of the agent's processes.
     pub rlimits: Vec<Rlimit>,
     /// What is executed.

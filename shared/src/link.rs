@@ -274,7 +274,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{detail}")]
 pub struct CommandError {
-    /// Stable word: `not_found`, `not_running`, `already_running`, `stale_generation`, `invalid`, `input_full`, `refused`, `internal`.
+    /// Stable word: `not_found`, `not_running`, `already_running`, `stale_generation`, `invalid`, `input_full`, `refused`, `busy`, `timeout`, `internal`.
     pub code: String,
     /// One sentence for a person.
     pub detail: String,

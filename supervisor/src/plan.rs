@@ -101,6 +101,7 @@ pub(crate) fn plan(input: PlanInput<'_>) -> JailPlan {
         mode,
         namespaces: if jailed { vec![Namespace::User, Namespace::Pid, Namespace::Mount] } else { Vec::new() },
         mounts: if jailed { mounts(&input, mode) } else { Vec::new() },
+        forbid_set_id: jailed,
         rlimits: rlimits(),
         exec: ExecStep { env: environment(&input, &home), argv: input.argv, cwd },
     }

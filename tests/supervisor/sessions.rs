@@ -152,6 +152,64 @@ async fn a_workspace_of_the_host_is_written_as_its_owner() -> Result<()> {
     Ok(())
 }
 
+/// A workspace of the host is written as its owner, so a set-ID file in it would be a way to become that owner.
+#[tokio::test]
+async fn no_set_id_file_is_made_in_any_way() -> Result<()> {
+    let host = Host::new().await?;
+    let (_daemon, mut link) = host.linked().await?;
+    let project = host.root().join("project");
+    std::fs::create_dir(&project)?;
+    let attempts = r#"
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+open("plain", "w").close()
+d = os.open(".", os.O_RDONLY)
+f = os.open("plain", os.O_RDWR)
+def attempt(name, call):
+    try:
+        result = call()
+        print(name, "done" if result in (None, 0) or result > 2 else os.strerror(ctypes.get_errno()))
+    except OSError as error:
+        print(name, error.strerror)
+raw = lambda *words: libc.syscall(*[ctypes.c_long(w) if isinstance(w, int) else w for w in words])
+attempt("control", lambda: os.chmod("plain", 0o755))
+for bits in (0o4755, 0o2755):
+    attempt("chmod", lambda: os.chmod("plain", bits))
+    attempt("fchmod", lambda: os.fchmod(f, bits))
+    attempt("fchmodat", lambda: os.chmod("plain", bits, dir_fd=d))
+    attempt("fchmodat2", lambda: raw(452, d, b"plain", bits, 0))
+    attempt("open", lambda: os.open("new%o" % bits, os.O_CREAT | os.O_WRONLY, bits))
+    attempt("tmpfile", lambda: os.open(".", os.O_TMPFILE | os.O_WRONLY, bits))
+    attempt("mknod", lambda: os.mknod("node%o" % bits, 0o100000 | bits))
+attempt("openat2", lambda: raw(437, d, b"plain", ctypes.byref(ctypes.c_ulong(0)), 24))
+attempt("io_uring", lambda: raw(425, 1, ctypes.byref((ctypes.c_char * 120)())))
+print("over")
+"#;
+    let mut start = custom(&["python3", "-c", attempts]);
+    start.workspace = Workspace { source: WorkspaceSource::Path, path: Some(project.display().to_string()) };
+    let session = SessionId::generate();
+    link.command(session, Command::Start(start)).await?.expect("accepted");
+    link.report(session, SpawnState::Exited).await?;
+    let screen = link.command(session, Command::Screen { spawn: 1, format: ScreenFormat::Text, scrollback: 0 }).await?;
+    let Ok(CommandResult::Screen(screen)) = screen else { panic!("{screen:?}") };
+    let lines: Vec<&str> = screen.text.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(
+        (lines.first(), lines.last(), lines.len()),
+        (Some(&"control done"), Some(&"over"), 18),
+        "{}",
+        screen.text
+    );
+    for line in &lines[1..17] {
+        let refused = ["Operation not permitted", "Function not implemented"].iter().any(|word| line.ends_with(word));
+        assert!(refused, "{line}\nof\n{}", screen.text);
+    }
+    for entry in std::fs::read_dir(&project)? {
+        let file = entry?;
+        assert_eq!(file.metadata()?.mode() & 0o6000, 0, "{file:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn sizes_reach_the_program_and_the_stream_in_order() -> Result<()> {
     let host = Host::new().await?;

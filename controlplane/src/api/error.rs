@@ -147,6 +147,8 @@ fn of_host(refused: &agentapi_shared::link::CommandError) -> ApiError {
         "invalid" => (S::UNPROCESSABLE_ENTITY, "invalid_request"),
         "input_full" => (S::SERVICE_UNAVAILABLE, "input_full"),
         "refused" => (S::CONFLICT, "host_refused"),
+        "busy" => (S::SERVICE_UNAVAILABLE, "busy"),
+        "timeout" => (S::GATEWAY_TIMEOUT, "host_timeout"),
         _ => (S::BAD_GATEWAY, "host_failed"),
     };
     ApiError::new(status, code, refused.detail.clone())

@@ -10,6 +10,7 @@ mod ids;
 mod init;
 mod lifeline;
 mod mounts;
+mod set_id;
 mod userns;
 
 use std::os::fd::OwnedFd;

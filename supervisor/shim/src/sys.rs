@@ -9,6 +9,6 @@ mod tty;
 pub(crate) use mount::{Attributes, move_mount, open_tree, set_attributes};
 pub(crate) use process::{
     Cloned, clone_process, close_on_exec_from, close_others, drop_all_capabilities, drop_bounding_set, fork_process,
-    ignore_signal, limit_malloc_arenas, own_received, reset_signals, stdin_socket, trim_heap,
+    ignore_signal, install_filter, limit_malloc_arenas, own_received, reset_signals, stdin_socket, trim_heap,
 };
 pub(crate) use tty::{become_controlling_terminal, open_pty, set_window_size, window_size};

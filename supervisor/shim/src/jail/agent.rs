@@ -4,18 +4,20 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use agentapi_shared::jail::ExecStep;
+use agentapi_shared::jail::{ExecStep, JailPlan};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, setsid};
 
+use super::set_id;
 use crate::sys;
 
 /// The first descriptor that the agent must not inherit.
 const FIRST_FOREIGN_FD: i32 = 3;
 
 /// Executes the agent; returns only if that failed, with the step (none: the exec itself).
-pub(super) fn execute(exec: &ExecStep, slave: &OwnedFd) -> (Option<&'static str>, Errno) {
+pub(super) fn execute(plan: &JailPlan, slave: &OwnedFd) -> (Option<&'static str>, Errno) {
+    let exec = &plan.exec;
     let at = |step| move |errno| (Some(step), errno);
     let prepare = || -> Result<(), (Option<&'static str>, Errno)> {
         sys::reset_signals().map_err(at("signals"))?;
@@ -27,7 +29,9 @@ pub(super) fn execute(exec: &ExecStep, slave: &OwnedFd) -> (Option<&'static str>
         umask(Mode::from_bits_truncate(0o022));
         chdir(exec.cwd.as_str()).map_err(at("working directory"))?;
         debug_assert!(slave.as_raw_fd() >= FIRST_FOREIGN_FD);
-        sys::close_on_exec_from(FIRST_FOREIGN_FD).map_err(at("descriptors"))
+        sys::close_on_exec_from(FIRST_FOREIGN_FD).map_err(at("descriptors"))?;
+        // Last: what comes before needs no file of its own, and what comes after is the agent's.
+        if plan.forbid_set_id { set_id::forbid().map_err(at("seccomp")) } else { Ok(()) }
     };
     match prepare() {
         Ok(()) => match exec_in_path(exec) {

@@ -133,7 +133,7 @@ fn start_agent(plan: &JailPlan, lifeline: &mut Lifeline, slave: OwnedFd) -> Resu
     let (status_read, status_write) = pipe2(OFlag::O_CLOEXEC).map_err(JailError::step("status pipe"))?;
     let pid = match sys::fork_process().map_err(JailError::step("fork"))? {
         ForkResult::Child => {
-            let (step, errno) = agent::execute(&plan.exec, &slave);
+            let (step, errno) = agent::execute(plan, &slave);
             let text = format!("{} {}", errno as i32, step.unwrap_or(""));
             let _told = File::from(status_write).write_all(text.as_bytes());
             std::process::exit(EXIT_SETUP);

@@ -120,6 +120,15 @@ pub(crate) fn drop_all_capabilities() -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(drop)
 }
 
+/// Puts a seccomp filter on this process and all it starts. `no_new_privs` must be set.
+pub(crate) fn install_filter(program: &[libc::sock_filter]) -> Result<(), Errno> {
+    let length = libc::c_ushort::try_from(program.len()).map_err(|_| Errno::E2BIG)?;
+    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: filter points to `length` instructions that live until the call returns; the kernel only reads and checks them.
+    Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) })
+        .map(drop)
+}
+
 /// One heap for all threads: a second arena would cost every shim its own dirty pages.
 pub(crate) fn limit_malloc_arenas() {
     // SAFETY: mallopt with integers, before a second thread exists.
