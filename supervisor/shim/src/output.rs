@@ -17,6 +17,7 @@ pub(crate) struct Output {
     pub(crate) marks: Marks,
     journal: JournalWriter,
     dir: OwnedFd,
+    journal_bytes_max: u64,
     /// Since when the journal has holes, because the disk was full.
     broken: bool,
 }
@@ -26,7 +27,14 @@ impl Output {
     pub(crate) fn create(start: &ShimStart, dir: OwnedFd) -> Result<Self, JournalError> {
         let writable = dir.try_clone().map_err(JournalError::List)?;
         let journal = JournalWriter::create(writable, start.session, start.spawn, start.journal_bytes_max)?;
-        let mut output = Self { ring: Ring::default(), marks: Marks::new(start.size), journal, dir, broken: false };
+        let mut output = Self {
+            ring: Ring::default(),
+            marks: Marks::new(start.size),
+            journal,
+            dir,
+            journal_bytes_max: start.journal_bytes_max,
+            broken: false,
+        };
         output.journal.resize(start.size, now_us())?;
         Ok(output)
     }
@@ -39,6 +47,11 @@ impl Output {
     /// Oldest offset that can still be sent.
     pub(crate) fn first_offset(&self) -> u64 {
         if self.broken { self.ring.start() } else { self.journal.first_offset() }
+    }
+
+    /// How much the journal keeps; none if it has stopped.
+    pub(crate) fn journal_bytes_max(&self) -> Option<u64> {
+        (!self.broken).then_some(self.journal_bytes_max)
     }
 
     /// Journals what is in the ring already. A full disk ends the journal's growth, never the session.

@@ -18,10 +18,13 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::screen;
 use crate::terminal::{Feedback, Terminal};
 
-/// Output that waits for the engine. Overflow: reading from the program pauses until it is down to a quarter.
-const BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// See [`BACKLOG_BYTES_MAX`].
-const BACKLOG_BYTES_LOW: usize = BACKLOG_BYTES_MAX / 4;
+/// Output that waits for the engine in memory. Overflow: what comes next is read from the journal, where it lies already.
+const MEMORY_BYTES_MAX: usize = 512 * 1024;
+/// Output that waits for the engine at all, if the journal keeps it: viewers get a burst at the speed of the program, and the screen follows
+/// within a second. Overflow: reading from the program pauses until little is left.
+const BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The same while there is no journal.
+const BACKLOG_BYTES_MAX_UNJOURNALED: usize = 4 * 1024 * 1024;
 /// Quiet for this long: give memory back.
 const QUIET: Duration = Duration::from_secs(2);
 /// Scrollback in a keyframe: what a person scrolls back at once; more is a request of its own.
@@ -33,9 +36,17 @@ const STACK_BYTES: usize = 512 * 1024;
 #[derive(Debug)]
 enum Job {
     Output(Vec<u8>),
+    /// So much output, which lies in the journal.
+    Journaled(usize),
     Resize(WindowSize),
-    Keyframe { stream: u32 },
-    Screen { id: u64, format: ScreenFormat, scrollback: u32 },
+    Keyframe {
+        stream: u32,
+    },
+    Screen {
+        id: u64,
+        format: ScreenFormat,
+        scrollback: u32,
+    },
     Finish,
 }
 
@@ -74,8 +85,23 @@ pub(crate) enum Parsed {
 struct Queues {
     jobs: VecDeque<Job>,
     backlog: usize,
+    /// The part of it in memory.
+    in_memory: usize,
     full: bool,
     done: Vec<Parsed>,
+}
+
+impl Queues {
+    fn hand_over(&mut self, bytes: &[u8], journaled: bool) {
+        match self.jobs.back_mut() {
+            Some(Job::Journaled(waiting)) if journaled => *waiting += bytes.len(),
+            _ if journaled && self.in_memory > MEMORY_BYTES_MAX => self.jobs.push_back(Job::Journaled(bytes.len())),
+            _ => {
+                self.in_memory += bytes.len();
+                self.jobs.push_back(Job::Output(bytes.to_vec()));
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -128,12 +154,18 @@ impl Parser {
         std::mem::take(&mut self.shared.lock().done)
     }
 
-    /// Hands over output; false if no more should be read until [`Parsed::Drained`].
-    pub(crate) fn output(&self, bytes: &[u8]) -> bool {
+    /// Hands over output; false if no more should be read until [`Parsed::Drained`]. `journal_bytes_max`: what the journal keeps, if these bytes are
+    /// in it.
+    pub(crate) fn output(&self, bytes: &[u8], journal_bytes_max: Option<u64>) -> bool {
         let mut queues = self.shared.lock();
         queues.backlog += bytes.len();
-        queues.jobs.push_back(Job::Output(bytes.to_vec()));
-        queues.full |= queues.backlog > BACKLOG_BYTES_MAX;
+        let backlog_max = match journal_bytes_max {
+            // What waits must still be kept when its turn comes.
+            Some(kept) => BACKLOG_BYTES_MAX.min(usize::try_from(kept / 2).unwrap_or(usize::MAX)),
+            None => BACKLOG_BYTES_MAX_UNJOURNALED,
+        };
+        queues.hand_over(bytes, journal_bytes_max.is_some());
+        queues.full |= queues.backlog > backlog_max;
         let more = !queues.full;
         drop(queues);
         self.shared.work.notify_one();
@@ -180,7 +212,11 @@ impl Worker {
                     self.terminal.compact();
                     self.shared.publish(Parsed::Quiet);
                 }
-                Some(Job::Output(bytes)) => self.feed(&bytes),
+                Some(Job::Output(bytes)) => {
+                    self.feed(&bytes);
+                    self.shared.lock().in_memory -= bytes.len();
+                }
+                Some(Job::Journaled(count)) => self.feed_journaled(count),
                 Some(Job::Resize(size)) => resize(&mut self.terminal, size),
                 Some(Job::Keyframe { stream }) => {
                     let taken = take_keyframe(&self.terminal);
@@ -219,6 +255,31 @@ impl Worker {
         }
     }
 
+    /// Feeds the next `count` bytes of output from the journal. Changes of size in it come as jobs of their own.
+    fn feed_journaled(&mut self, count: usize) {
+        let end = self.terminal.offset() + count as u64;
+        let reader =
+            self.journal.try_clone().ok().and_then(|dir| JournalReader::open(dir, self.terminal.offset()).ok());
+        if let Some(mut reader) = reader {
+            while self.terminal.offset() < end {
+                match reader.next_item() {
+                    Ok(Some(Item::Output { mut bytes, .. })) => {
+                        bytes.truncate(usize::try_from(end - self.terminal.offset()).unwrap_or(usize::MAX));
+                        self.feed(&bytes);
+                    }
+                    Ok(Some(Item::Resize { .. })) => {}
+                    Ok(None) | Err(_) => break,
+                }
+            }
+        }
+        let missing = end - self.terminal.offset();
+        if missing > 0 {
+            crate::log("output in the journal cannot be read again; the screen goes on without it");
+            self.terminal.skip_to(end);
+            self.fed(usize::try_from(missing).unwrap_or(0));
+        }
+    }
+
     fn feed(&mut self, bytes: &[u8]) {
         let mut feedback = Feedback::default();
         if self.terminal.feed(bytes, &mut feedback).is_err() {
@@ -231,9 +292,14 @@ impl Worker {
         if !feedback.replies.is_empty() {
             self.shared.publish(Parsed::Replies(feedback.replies));
         }
+        self.fed(bytes.len());
+    }
+
+    /// So much less waits.
+    fn fed(&self, count: usize) {
         let mut queues = self.shared.lock();
-        queues.backlog -= bytes.len();
-        if queues.full && queues.backlog < BACKLOG_BYTES_LOW {
+        queues.backlog -= count;
+        if queues.full && queues.backlog < BACKLOG_BYTES_MAX_UNJOURNALED / 4 {
             queues.full = false;
             drop(queues);
             self.shared.publish(Parsed::Drained);

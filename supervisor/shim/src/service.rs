@@ -224,7 +224,7 @@ impl Service {
             self.output.ring.push(chunk);
             self.pump();
             self.output.record(chunk);
-            self.backlogged = !self.parser.output(chunk);
+            self.backlogged = !self.parser.output(chunk, self.output.journal_bytes_max());
             self.paused_until = self.budget.pause().map(|pause| Instant::now() + pause);
             self.release_held();
         }
