@@ -16,6 +16,7 @@ use crate::host::{self, Isolation};
 use crate::link::{self, LinkSender};
 use crate::outbox::Outbox;
 use crate::registry::Registry;
+use crate::shim_client::ReadBuffer;
 use crate::streams::StreamTable;
 use crate::versions::{self, Versions};
 use crate::{chain, control, files};
@@ -55,6 +56,7 @@ pub(crate) struct Context {
     pub(crate) boot_id: String,
     pub(crate) link: LinkSender,
     pub(crate) streams: Arc<StreamTable>,
+    pub(crate) shim_bytes: ReadBuffer,
     pub(crate) outbox: Outbox,
     pub(crate) reaper: Reaper,
     pub(crate) versions: Versions,
@@ -182,6 +184,7 @@ fn build(options: &RunOptions, state_dir: PathBuf) -> Result<Arc<Context>, Daemo
         boot_id: host::boot_id(),
         link: LinkSender::default(),
         streams: Arc::default(),
+        shim_bytes: ReadBuffer::default(),
         reaper: Reaper::default(),
         tasks: TaskGroup::new(),
         registry: OnceLock::new(),

@@ -40,6 +40,10 @@ const BACKOFF_MS: [u64; 6] = [0, 250, 500, 1000, 2000, 5000];
 /// A control plane that does not answer the upgrade is none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Read at once. What comes is small: keys, credit, commands. The library clears the whole buffer before every read, and with its default of
+/// 128 KiB a keystroke would first empty the processor's caches.
+const READ_BYTES: usize = 8 * 1024;
+
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Why there is no link at the moment.
@@ -153,6 +157,7 @@ async fn connect(credential_file: &Path) -> Result<Socket, LinkError> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(TEXT_BYTES_MAX))
         .max_frame_size(Some(TEXT_BYTES_MAX))
+        .read_buffer_size(READ_BYTES)
         .write_buffer_size(0);
     let connecting = connect_async_with_config(request, Some(config), true);
     let (socket, _) = timeout(CONNECT_TIMEOUT, connecting)

@@ -257,8 +257,8 @@ impl Session {
     async fn connect(&mut self, files: &SpawnFiles, mut record: SpawnRecord, tasks: &TaskGroup) -> io::Result<()> {
         let (told, ended) = oneshot::channel();
         let context = &self.context;
-        let (shim, hello) =
-            shim_client::connect(files, tasks, context.link.clone(), Arc::clone(&context.streams), told).await?;
+        let (link, streams, scratch) = (context.link.clone(), Arc::clone(&context.streams), context.shim_bytes.clone());
+        let (shim, hello) = shim_client::connect(files, tasks, link, streams, scratch, told).await?;
         record.size = hello.size;
         self.live = Some(Live { record, state: SpawnState::Running, shim, ended });
         self.publish();

@@ -1,7 +1,9 @@
 //! The connection to one shim. Frames of streams pass through it untouched, in both directions and without a task in between.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use agentapi_shared::shim::{
     packet_header, parse_packet_header,
 };
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
@@ -29,8 +31,18 @@ use crate::streams::StreamTable;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A screen with 10,000 rows takes milliseconds, input that a program does not read may wait this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// Read at once. The buffer exists only while something is being read: an idle shim costs none.
+/// Read at once.
 const READ_BYTES: usize = 128 * 1024;
+
+/// Where bytes of shims are read to, before each gets memory for just what it has: one buffer for all, so that an idle shim costs none.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadBuffer(Arc<Mutex<Vec<u8>>>);
+
+impl Default for ReadBuffer {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(vec![0; READ_BYTES])))
+    }
+}
 
 /// Requests to a shim.
 #[derive(Debug)]
@@ -61,6 +73,7 @@ pub(crate) async fn connect(
     tasks: &TaskGroup,
     link: LinkSender,
     streams: Arc<StreamTable>,
+    scratch: ReadBuffer,
     ended: oneshot::Sender<ShimEnd>,
 ) -> io::Result<(Arc<ShimClient>, ShimHello)> {
     let socket = files.with_short_path(SOCKET, |path| {
@@ -69,7 +82,7 @@ pub(crate) async fn connect(
         UnixStream::from_std(socket)
     })?;
     let (reader, writer) = socket.into_split();
-    let mut packets = Packets { reader, buffer: BytesMut::new() };
+    let mut packets = Packets { reader, scratch, buffer: BytesMut::new() };
     let client = Arc::new(ShimClient {
         writer: tokio::sync::Mutex::new(writer),
         pending: Mutex::default(),
@@ -187,6 +200,7 @@ impl ShimClient {
 /// Packets as they come in.
 struct Packets {
     reader: OwnedReadHalf,
+    scratch: ReadBuffer,
     buffer: BytesMut,
 }
 
@@ -204,16 +218,22 @@ impl Packets {
             }
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
-                self.reader.readable().await?;
-                self.buffer.reserve(READ_BYTES);
             }
-            match self.reader.try_read_buf(&mut self.buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.reader.readable().await?,
-                Err(error) => return Err(error),
-            }
+            self.fill().await?;
         }
+    }
+
+    /// Reads what is there, waiting for at least one byte. The common buffer is held only while the kernel fills it.
+    async fn fill(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut scratch = self.scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut filled = ReadBuf::new(&mut scratch);
+            let polled = Pin::new(&mut self.reader).poll_read(cx, &mut filled);
+            self.buffer.extend_from_slice(filled.filled());
+            polled.map_ok(|()| filled.filled().is_empty())
+        })
+        .await
+        .and_then(|at_end| if at_end { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
     }
 
     async fn hello(&mut self) -> io::Result<ShimHello> {

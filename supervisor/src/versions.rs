@@ -31,6 +31,7 @@ use crate::host::Isolation;
 use crate::plan::{self, PlanInput};
 use crate::registry::PROBE_SLOT;
 use crate::session::blocking;
+use crate::shim_client::{ShimClient, ShimEnd, ShimHello};
 use crate::{agents, chain, launch, shim_client, workspace};
 
 /// An agent that has not said its version by then has none: the slowest takes seconds on a loaded machine.
@@ -252,7 +253,7 @@ async fn answer(
 /// Waits until the spawn is over; false if it takes too long.
 async fn over(context: &Arc<Context>, spawn: &SpawnFiles, tasks: &TaskGroup) -> bool {
     let (told, ended) = oneshot::channel();
-    match shim_client::connect(spawn, tasks, context.link.clone(), Arc::clone(&context.streams), told).await {
+    match connect(context, spawn, tasks, told).await {
         Ok(_client) => tokio::time::timeout(ANSWER_TIMEOUT, ended).await.is_ok(),
         // It was faster than we: its record is there.
         Err(_) => true,
@@ -262,12 +263,22 @@ async fn over(context: &Arc<Context>, spawn: &SpawnFiles, tasks: &TaskGroup) -> 
 /// Ends a question that may still be there, at once.
 async fn stop(context: &Arc<Context>, spawn: &SpawnFiles, tasks: &TaskGroup) {
     let (told, ended) = oneshot::channel();
-    let connected = shim_client::connect(spawn, tasks, context.link.clone(), Arc::clone(&context.streams), told).await;
+    let connected = connect(context, spawn, tasks, told).await;
     if let Ok((shim, _)) = connected {
         let _sent = shim.send(&ShimRequest::Stop { grace_ms: 0, force: true }).await;
         // Killed by the kernel with its jail; one that nevertheless stays has nothing left to run.
         let _over = tokio::time::timeout(SETTLE, ended).await;
     }
+}
+
+async fn connect(
+    context: &Arc<Context>,
+    spawn: &SpawnFiles,
+    tasks: &TaskGroup,
+    told: oneshot::Sender<ShimEnd>,
+) -> std::io::Result<(Arc<ShimClient>, ShimHello)> {
+    let (link, streams, scratch) = (context.link.clone(), Arc::clone(&context.streams), context.shim_bytes.clone());
+    shim_client::connect(spawn, tasks, link, streams, scratch, told).await
 }
 
 /// The first line with a digit: programs greet, warn, and then tell their version.

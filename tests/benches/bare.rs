@@ -6,6 +6,7 @@ use std::process::Command;
 
 use agentapi_tests::dir::TempDir;
 use agentapi_tests::process::Daemon;
+use agentapi_tests::wait::soon;
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -66,7 +67,8 @@ impl BareRelay {
 
     /// The next output.
     pub(crate) async fn output(&mut self) -> Result<bytes::Bytes> {
-        match self.socket.next().await.context("the bare relay ended")?? {
+        // With the same deadline around it as the product's viewer has here.
+        match soon("output of the bare relay", self.socket.next()).await.context("the bare relay ended")?? {
             Message::Binary(bytes) => Ok(bytes),
             other => bail!("unexpected {other:?}"),
         }

@@ -59,31 +59,35 @@ impl Way {
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let product = Product::start().await?;
-    let names = ["raw PTY", "bare relay, one thread each", "bare relay, tokio's default threads", "ours"];
-    let mut ways = ways(&product).await?;
+    let mut products = vec![Product::start().await?];
+    let mut names = vec!["raw PTY", "bare relay, one thread each", "bare relay, tokio's default threads", "ours"];
+    if let Some(other) = &options.against {
+        products.push(Product::start_from(Some(other), &[]).await?);
+        names.push("the build to compare with");
+    }
+    let mut ways = ways(&products).await?;
     let mut samples = vec![Samples::default(); ways.len()];
-    let (mut chance, mut order) = (Chance::new(), [0, 1, 2, 3]);
+    let (mut chance, mut order) = (Chance::new(), (0..ways.len()).collect::<Vec<_>>());
     for round in 0..options.count(2000, 20) + WARM_UP {
         chance.shuffle(&mut order);
-        for index in order {
-            let (Some(way), Some(samples)) = (ways.get_mut(index), samples.get_mut(index)) else { continue };
+        for index in &order {
+            let (Some(way), Some(samples)) = (ways.get_mut(*index), samples.get_mut(*index)) else { continue };
             let took = way.keystroke(b'a' + (round % 26) as u8).await?;
             if round >= WARM_UP {
                 samples.push_us(took);
             }
             way.rest(Duration::from_micros(1500 + chance.below(3000))).await?;
-        }
-        // Credit, as a real viewer gives it.
-        if let (Some(Way::Ours(viewer)), 0) = (ways.get_mut(3), round % 1000) {
-            viewer.acknowledge().await?;
+            // Credit, as a real viewer gives it.
+            if let (Way::Ours(viewer), 999) = (way, round % 1000) {
+                viewer.acknowledge().await?;
+            }
         }
     }
     report(&names, &samples);
     Ok(())
 }
 
-async fn ways(product: &Product) -> Result<Vec<Way>> {
+async fn ways(products: &[Product]) -> Result<Vec<Way>> {
     let dir = Path::new("/");
     let mut raw = RawPty::spawn(&ECHO, dir)?;
     raw.read_until(b"READY")?;
@@ -93,10 +97,12 @@ async fn ways(product: &Product) -> Result<Vec<Way>> {
         bare.read_until(b"READY").await?;
         ways.push(Way::Bare(Box::new(bare)));
     }
-    let session = product.create(&ECHO).await?;
-    let mut viewer = product.view(session.id, ViewerOptions::default()).await?;
-    viewer.output_until("READY").await?;
-    ways.push(Way::Ours(Box::new(viewer)));
+    for product in products {
+        let session = product.create(&ECHO).await?;
+        let mut viewer = product.view(session.id, ViewerOptions::default()).await?;
+        viewer.output_until("READY").await?;
+        ways.push(Way::Ours(Box::new(viewer)));
+    }
     Ok(ways)
 }
 
@@ -104,7 +110,7 @@ fn report(names: &[&str], samples: &[Samples]) {
     let columns = ["way", "p50 us", "p90 us", "p99 us", "p50 above the raw PTY", "ours to it, p50"];
     let mut table = Table::new("Keystroke echo", &columns);
     let raw = samples.first().map_or(f64::NAN, Samples::median);
-    let ours = samples.last().map_or(f64::NAN, Samples::median);
+    let ours = samples.get(3).map_or(f64::NAN, Samples::median);
     for (name, samples) in names.iter().zip(samples) {
         let median = samples.median();
         table.row(&[

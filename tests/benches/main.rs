@@ -1,13 +1,14 @@
 //! The benchmarks: what the whole product costs, each figure beside a peer or a physical limit measured in the same run.
 //!
 //! Prints Markdown. Nothing here is asserted but that it worked: figures belong to a machine and an hour, and only those of one run compare.
-//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [--quick] [--sessions N,N]`
+//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [--quick] [--sessions N,N] [--against DIR]`
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "its figures are its output, its progress goes beside them"
 )]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -36,13 +37,15 @@ struct Options {
     /// Small counts: shows that everything works, measures nothing.
     quick: bool,
     sessions: Vec<usize>,
+    /// Another build of the product, measured beside this one.
+    against: Option<PathBuf>,
 }
 
 const ALL: [&str; 7] = ["echo", "throughput", "unwatched", "idle", "start", "stalled", "queries"];
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self> {
-        let mut options = Self { wanted: Vec::new(), quick: false, sessions: Vec::new() };
+        let mut options = Self { wanted: Vec::new(), quick: false, sessions: Vec::new(), against: None };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match word.as_str() {
@@ -53,8 +56,9 @@ impl Options {
                     let counts = words.next().map(String::as_str).unwrap_or_default();
                     options.sessions = counts.split(',').map(str::parse).collect::<Result<_, _>>()?;
                 }
+                "--against" => options.against = words.next().map(PathBuf::from),
                 name if ALL.contains(&name) => options.wanted.push(name.to_owned()),
-                other => bail!("unknown: {other}; there are {ALL:?}, --quick, --sessions N,N"),
+                other => bail!("unknown: {other}; there are {ALL:?}, --quick, --sessions N,N, --against DIR"),
             }
         }
         if options.sessions.is_empty() {

@@ -27,6 +27,8 @@ pub struct Product {
     token: String,
     /// Further arguments of the supervisor.
     supervisor_args: Vec<String>,
+    /// Where its binaries are, if not beside the test's own.
+    binaries: Option<PathBuf>,
 }
 
 impl Product {
@@ -37,6 +39,11 @@ impl Product {
 
     /// The same with further arguments for the supervisor.
     pub async fn start_with(supervisor_args: &[&str]) -> Result<Self> {
+        Self::start_from(None, supervisor_args).await
+    }
+
+    /// The same with the binaries of another build.
+    pub async fn start_from(binaries: Option<&Path>, supervisor_args: &[&str]) -> Result<Self> {
         let dir = TempDir::new();
         std::fs::create_dir(dir.path().join("work"))?;
         let mut product = Self {
@@ -47,6 +54,7 @@ impl Product {
             address: "127.0.0.1:0".to_owned(),
             token: String::new(),
             supervisor_args: supervisor_args.iter().map(|arg| (*arg).to_owned()).collect(),
+            binaries: binaries.map(Path::to_owned),
         };
         product.start_plane().await?;
         product.start_supervisor().await?;
@@ -87,7 +95,7 @@ impl Product {
     /// Starts the control plane, on the same port as before.
     pub async fn start_plane(&mut self) -> Result<()> {
         let (credentials, host) = (self.path().join("credentials.json"), self.path().join("host-credential.json"));
-        let mut command = Command::new(binary("agentapi-controlplane"));
+        let mut command = Command::new(self.binary("agentapi-controlplane"));
         command.args(["--listen", &self.address]).arg("--data-dir").arg(self.path().join("controlplane"));
         command.arg("--credentials-file").arg(&credentials).arg("--host-credential-file").arg(&host);
         let mut plane = Daemon::start(command, &self.path().join("controlplane.log"))?;
@@ -102,7 +110,7 @@ impl Product {
 
     /// Starts the supervisor; how many sessions it adopted.
     pub async fn start_supervisor(&mut self) -> Result<u64> {
-        let mut command = Command::new(binary("agentapi-supervisor"));
+        let mut command = Command::new(self.binary("agentapi-supervisor"));
         command.arg("run").arg("--state-dir").arg(self.state_dir());
         command
             .arg("--credential-file")
@@ -114,6 +122,10 @@ impl Product {
         let ready: Value = serde_json::from_str(&supervisor.line().await?)?;
         self.supervisor = Some(supervisor);
         ready["sessions"].as_u64().context("a number of sessions")
+    }
+
+    fn binary(&self, name: &str) -> PathBuf {
+        self.binaries.as_ref().map_or_else(|| binary(name), |dir| dir.join(name))
     }
 
     /// Waits until the control plane has its host.

@@ -30,8 +30,8 @@ const LEDGER_MAX: usize = 16 * 1024;
 /// Messages taken from the queue before the socket is flushed.
 const BATCH_MAX: usize = 64;
 
-/// Buffers of a link: one per host, so larger than a viewer's.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Buffers of a link: one per host, so larger than a viewer's; but the library clears as much before every read, also for an echo of one byte.
+const BUFFER_BYTES: usize = 16 * 1024;
 
 /// How the WebSocket of a link is set up.
 #[must_use]

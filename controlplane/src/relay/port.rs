@@ -59,6 +59,11 @@ impl Port {
         self.changed.send_replace(());
     }
 
+    /// Whether there is an outcome to be told.
+    pub(super) fn has_done(&self) -> bool {
+        !self.lock().done.is_empty()
+    }
+
     /// The next outcome to be told.
     pub(super) fn next_done(&self) -> Option<(u64, Option<CommandError>)> {
         self.lock().done.pop_front()

@@ -80,6 +80,8 @@ struct Viewer<S> {
     mode: ViewerMode,
     flow: Flow,
     told: Told,
+    /// Output went last: acknowledgements of input are next, so that a flood does not hold them up.
+    output_went: bool,
     resize_at: Option<Instant>,
     heard: Instant,
 }
@@ -106,6 +108,7 @@ where
         mode: attach.mode,
         flow,
         told: Told::default(),
+        output_went: false,
         resize_at: None,
         heard: Instant::now(),
     };
@@ -195,8 +198,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
                 let link = view.record.host.and_then(|host| self.plane.fleet.link(host));
                 match self.flow.step(Around { hub: &self.seat.hub, view: &view, link: link.as_ref() }) {
                     Action::Say(message) => self.socket.say(&message).await?,
-                    Action::Frame(header, payload) => self.socket.queue(header, payload),
+                    Action::Frame(header, payload) => {
+                        self.output_went = true;
+                        self.socket.queue(header, payload);
+                    }
                     Action::Again => continue,
+                    Action::Wait if self.seat.port.has_done() => {
+                        self.output_went = true;
+                        continue;
+                    }
                     Action::Wait => {
                         self.flow.watch_feed(feed_changed);
                         return Ok(());
@@ -222,10 +232,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
         }
     }
 
-    /// A control message that is due before any more output.
+    /// A control message that is due before any more output. The echo of a keystroke goes before its acknowledgement: a person waits for it.
     fn news(&mut self, view: &View) -> Option<ServerMessage> {
-        if let Some((seq, error)) = self.seat.port.next_done() {
-            return Some(outcome(seq, error));
+        if self.output_went {
+            match self.seat.port.next_done() {
+                Some((seq, error)) => return Some(outcome(seq, error)),
+                None => self.output_went = false,
+            }
         }
         if self.told.size_owner != view.size_owner {
             self.told.size_owner = view.size_owner;

@@ -35,6 +35,9 @@ use ending::Ending;
 /// Read from the PTY at once; the kernel hands out at most 4 KiB a call, so a full buffer means a busy program.
 const READ_BYTES: usize = 64 * 1024;
 
+/// A read that gives less than this has most likely emptied the terminal, and looking again would delay an echo; if not, poll says so.
+const MORE_BYTES: usize = 1024;
+
 /// Everything the shim holds.
 pub(crate) struct Service {
     start: ShimStart,
@@ -210,7 +213,9 @@ impl Service {
                 Ok(0) => self.ending.terminal_closed = true,
                 Ok(count) => {
                     filled += count;
-                    continue;
+                    if count >= MORE_BYTES {
+                        continue;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -223,6 +228,10 @@ impl Service {
         if !chunk.is_empty() {
             self.output.ring.push(chunk);
             self.pump();
+            if !self.held.is_empty() {
+                // Most likely an echo. Whoever was just woken to pass it on may have to share this processor: journal and screen can wait.
+                std::thread::yield_now();
+            }
             self.output.record(chunk);
             self.backlogged = !self.parser.output(chunk, self.output.journal_bytes_max());
             self.paused_until = self.budget.pause().map(|pause| Instant::now() + pause);
