@@ -85,7 +85,7 @@ async fn stop_leaves_nothing_whatever_the_session_started() -> Result<()> {
     let host = Host::new().await?;
     let (_daemon, mut link) = host.linked().await?;
     let strays = "trap '' HUP TERM INT; setsid sh -c \"trap '' HUP TERM; sleep 2001\" & (setsid sh -c 'sleep 2002 & ' &) ; \
-                  (trap '' HUP TERM; sleep 2003) & kill -STOP $$ & echo ready; while :; do sleep 2004; done";
+                  (trap '' HUP TERM; sleep 2003) & echo ready; kill -STOP $$; while :; do sleep 2004; done";
     let session = link.start(&["bash", "-c", strays]).await?;
     watch(&mut link, session).await?;
     until(&mut link, "ready").await?;
