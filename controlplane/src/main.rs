@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Half of the processors: one worker moves hundreds of megabytes a second, and waking a second one costs a keystroke more than it gains.
+/// Half of the processors: one worker moves hundreds of megabytes a second, and agents on the same machine want the others.
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
 }
