@@ -141,11 +141,9 @@ impl Registry {
         let shim = view.and_then(|view| view.shim.filter(|_| view.newest.is_some_and(|newest| newest.spawn == spawn)));
         if let Some(shim) = shim {
             let room = context.streams.open(stream, session, spawn, limit, Server::Shim(Arc::clone(&shim)));
-            if room && shim.send(&ShimRequest::Watch { stream, from, limit }).await.is_ok() {
-                return;
-            }
-            // It has just ended; its session will find the stream among the orphans and serve it.
             if room {
+                // If it has just ended, its session finds the stream among the orphans and serves it.
+                let _sent = shim.send(&ShimRequest::Watch { stream, from, limit }).await;
                 return;
             }
         }

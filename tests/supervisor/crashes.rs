@@ -10,10 +10,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::Host;
-
-/// Much more than any test sends.
-const NO_LIMIT: u64 = 1 << 40;
+use crate::harness::{Host, NO_LIMIT};
 
 #[tokio::test]
 async fn agents_and_their_output_outlive_the_supervisor() -> Result<()> {

@@ -8,6 +8,9 @@ use agentapi_tests::plane::{Link, Plane};
 use agentapi_tests::process::{Daemon, binary, kill_shims};
 use anyhow::Result;
 
+/// Credit for much more than any test sends.
+pub(crate) const NO_LIMIT: u64 = 1 << 40;
+
 /// A supervisor with a directory and a control plane of its own.
 pub(crate) struct Host {
     pub(crate) dir: TempDir,

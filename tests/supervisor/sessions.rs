@@ -10,10 +10,7 @@ use agentapi_tests::process::processes;
 use agentapi_tests::wait::eventually;
 use anyhow::Result;
 
-use crate::harness::Host;
-
-/// Much more than any test sends.
-const NO_LIMIT: u64 = 1 << 40;
+use crate::harness::{Host, NO_LIMIT};
 
 async fn watch(link: &mut Link, session: SessionId) -> Result<()> {
     link.send(&PlaneMessage::Watch { stream: 1, session, spawn: 1, from: Some(0), limit: NO_LIMIT }).await
