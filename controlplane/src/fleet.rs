@@ -5,6 +5,7 @@
 
 mod drive;
 pub mod link;
+mod outlet;
 mod reconcile;
 pub mod serve;
 mod settle;
@@ -24,9 +25,10 @@ use crate::plane::Plane;
 use crate::store::records::SessionRecord;
 
 pub use drive::{Drive, drive};
-#[cfg(test)]
-pub(crate) use link::Outgoing;
 pub use link::{CommandFailure, Link};
+pub use outlet::LinkStream;
+#[cfg(test)]
+pub(crate) use outlet::{Closed, Outgoing, Outlet};
 
 /// A caller waits this long for a host's answer: longer than any screen or input takes, short enough for a person.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);

@@ -16,6 +16,7 @@ pub mod relay;
 pub mod server;
 pub mod sockets;
 pub mod store;
+mod ws_frame;
 
 #[cfg(test)]
 mod tests;

@@ -42,7 +42,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Read at once. What comes is small: keys, credit, commands. The library clears the whole buffer before every read, and with its default of
 /// 128 KiB a keystroke would first empty the processor's caches.
-const READ_BYTES: usize = 8 * 1024;
+const READ_BYTES: usize = 2 * 1024;
 
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 

@@ -4,8 +4,6 @@ use agentapi_shared::link::SUBPROTOCOL;
 use agentapi_shared::runtime::OnEnd;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::upgrade::Upgrade;
 use super::{Api, ApiError, principal};
@@ -20,9 +18,7 @@ pub(super) async fn connect(State(api): State<Api>, request: Request) -> Result<
     let plane = api.plane.clone();
     api.plane.tasks.spawn("link", OnEnd::Continue, async move {
         let Some((stream, read)) = pending.connection().await else { return };
-        let config = Some(serve::socket_config());
-        let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, config).await;
-        serve::serve(plane, host, socket).await;
+        serve::serve(plane, host, stream, read).await;
     });
     Ok(answer)
 }

@@ -1,37 +1,25 @@
 //! The link of one connected host, as the rest of the program uses it: commands with replies, streams, input.
 //!
-//! Nothing here waits for the socket: what is to be sent goes into a bounded queue. A host that does not take it is closed, and
+//! Nothing here waits for the socket: what the kernel does not take waits in a bounded backlog. A host that does not take it is closed, and
 //! everything it missed is settled again when it comes back.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use agentapi_shared::frame::{FrameType, Header};
 use agentapi_shared::link::{Command, CommandError, CommandResult, HostMessage, Outcome, PlaneMessage};
 use agentapi_shared::{HostId, OrgId, SessionId};
-use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::lock;
+use super::outlet::{Outgoing, Outlet};
 use crate::relay::{Feed, Port};
-
-/// Messages and input frames that wait for the socket. Overflow: the host is considered dead and its link closed.
-const OUT_MAX: usize = 4096;
 
 /// Commands without an answer. Overflow: the caller is told that the host is busy.
 const COMMANDS_MAX: usize = 1024;
-
-/// What goes out on the link.
-#[derive(Debug)]
-pub(crate) enum Outgoing {
-    /// A text frame.
-    Message(PlaneMessage),
-    /// A binary frame.
-    Frame(Bytes),
-}
 
 /// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +45,8 @@ pub struct Link {
     org: Option<OrgId>,
     boot_id: String,
     placed: AtomicU64,
-    out: mpsc::Sender<Outgoing>,
+    /// Gone with the connection, however long somebody still holds this link.
+    out: Weak<dyn Outlet>,
     closed: CancellationToken,
     next_command: AtomicU64,
     replies: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
@@ -74,9 +63,9 @@ impl Link {
         org: Option<OrgId>,
         boot_id: String,
         placed: u64,
-    ) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
-        let (out, outgoing) = mpsc::channel(OUT_MAX);
-        let link = Self {
+        out: Weak<dyn Outlet>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             host,
             org,
             boot_id,
@@ -89,8 +78,7 @@ impl Link {
             feeds: Mutex::default(),
             next_input: AtomicU64::new(1),
             inputs: Mutex::default(),
-        };
-        (Arc::new(link), outgoing)
+        })
     }
 
     /// Whose link it is.
@@ -137,13 +125,13 @@ impl Link {
         self.closed.cancel();
     }
 
-    /// Queues a message. On a link that is down nothing happens: whoever waits for an effect learns of the end.
+    /// Sends a message. On a link that is down nothing happens: whoever waits for an effect learns of the end.
     pub fn send(&self, message: PlaneMessage) {
-        self.queue(Outgoing::Message(message));
+        self.send_out(Outgoing::Message(message));
     }
 
-    fn queue(&self, outgoing: Outgoing) {
-        if self.out.try_send(outgoing).is_err() {
+    fn send_out(&self, outgoing: Outgoing) {
+        if self.out.upgrade().is_none_or(|out| out.send(outgoing).is_err()) {
             self.close();
         }
     }
@@ -225,7 +213,7 @@ impl Link {
             return;
         }
         let frame = Header::new(FrameType::Input, stream, position).with_payload(bytes);
-        self.queue(Outgoing::Frame(frame.into()));
+        self.send_out(Outgoing::Frame(frame.into()));
     }
 
     pub(super) fn input_done(&self, position: u64, error: Option<CommandError>) {

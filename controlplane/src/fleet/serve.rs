@@ -1,6 +1,6 @@
 //! Serving one link: the socket task, which never waits for the store, and the ledger task, which stores what the host says in order.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use agentapi_shared::HostId;
@@ -9,15 +9,18 @@ use agentapi_shared::link::{DEAD_SECONDS, HostHello, HostMessage, PROTOCOL, Plan
 use agentapi_shared::runtime::OnEnd;
 use agentapi_shared::viewer::close;
 use bytes::Bytes;
-use futures_util::{Sink, SinkExt, Stream};
 use serde_json::json;
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::link::Outgoing;
+use super::outlet::{LinkStream, SocketOutlet};
 use super::{Drive, Link, drive, reconcile};
 use crate::clock;
 use crate::domain::audit;
@@ -27,19 +30,22 @@ use crate::store::StoreError;
 /// Reports and outbox items that wait for the store. Overflow: the link is closed; the host sends them again when it comes back.
 const LEDGER_MAX: usize = 16 * 1024;
 
-/// Messages taken from the queue before the socket is flushed.
-const BATCH_MAX: usize = 64;
+/// Read from the socket at once.
+const READ_BYTES: usize = 32 * 1024;
 
-/// Buffers of a link: one per host, so larger than a viewer's; but the library clears as much before every read, also for an echo of one byte.
-const BUFFER_BYTES: usize = 16 * 1024;
+/// The WebSocket library's own buffer. It clears the whole of it before every read, so a large one would cost an echo more than all else.
+const BUFFER_BYTES: usize = 4 * 1024;
 
-/// How the WebSocket of a link is set up.
-#[must_use]
-pub fn socket_config() -> WebSocketConfig {
+/// A frame below this size is no flood.
+const LITTLE_BYTES: usize = 512;
+
+type LinkSocket = WebSocketStream<BufReader<LinkStream>>;
+
+fn socket_config() -> WebSocketConfig {
     let largest = TEXT_BYTES_MAX.max(HEADER_BYTES + PAYLOAD_BYTES_MAX);
     WebSocketConfig::default()
         .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(0)
         .max_write_buffer_size(2 * TEXT_BYTES_MAX)
         .max_message_size(Some(largest))
         .max_frame_size(Some(largest))
@@ -81,13 +87,14 @@ impl LinkEnd {
 }
 
 /// Serves the link of `host` until it ends.
-pub async fn serve<S>(plane: Arc<Plane>, host: HostId, mut socket: S)
-where
-    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin + Send,
-{
-    let end = match greet(&plane, host, &mut socket).await {
-        Ok((link, outgoing, hello)) => {
-            let end = connected(&plane, &link, outgoing, hello, &mut socket).await;
+pub async fn serve(plane: Arc<Plane>, host: HostId, tcp: TcpStream, read: Vec<u8>) {
+    let stream = LinkStream::new(tcp);
+    let outlet = stream.outlet();
+    let stream = BufReader::with_capacity(READ_BYTES, stream);
+    let mut socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(socket_config())).await;
+    let end = match greet(&plane, host, &outlet, &mut socket).await {
+        Ok((link, hello)) => {
+            let end = connected(&plane, &link, &outlet, hello, &mut socket).await;
             link.abandon();
             if plane.fleet.disconnect(&link) {
                 reconcile::host_went(&plane, host).await;
@@ -99,22 +106,19 @@ where
     info!(host.id = %host, reason = &end as &dyn std::error::Error, "link closed");
     // The other side may be gone: saying goodbye is a courtesy with a limit.
     let goodbye = async {
-        // Either may fail on a dead socket; nothing follows from it.
-        let _sent = socket.send(Message::Close(Some(end.close_frame()))).await;
-        let _closed = socket.close().await;
+        // It may fail on a dead socket; nothing follows from it.
+        let _sent = socket.close(Some(end.close_frame())).await;
     };
     let _in_time = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
 }
 
 /// Reads the hello and answers it.
-async fn greet<S>(
+async fn greet(
     plane: &Arc<Plane>,
     host: HostId,
-    socket: &mut S,
-) -> Result<(Arc<Link>, mpsc::Receiver<Outgoing>, HostHello), LinkEnd>
-where
-    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
-{
+    outlet: &Arc<SocketOutlet>,
+    socket: &mut LinkSocket,
+) -> Result<(Arc<Link>, HostHello), LinkEnd> {
     let deadline = Instant::now() + Duration::from_secs(DEAD_SECONDS);
     let mut unflushed = false;
     let text = loop {
@@ -142,114 +146,97 @@ where
     let org = record.org;
     let running = u64::from(record.sessions_running);
     plane.store.host_connected(record, entry).await.map_err(LinkEnd::Store)?;
-    let (link, outgoing) = Link::new(host, org, hello.facts.boot_id.clone(), running);
+    let out: Weak<SocketOutlet> = Arc::downgrade(outlet);
+    let link = Link::new(host, org, hello.facts.boot_id.clone(), running, out);
     link.send(PlaneMessage::Welcome { host });
     info!(host.id = %host, version = %hello.version, spawns = hello.inventory.len(), "link opened");
-    Ok((link, outgoing, *hello))
+    Ok((link, *hello))
 }
 
 /// Starts the ledger and moves messages until the link ends.
-async fn connected<S>(
+async fn connected(
     plane: &Arc<Plane>,
     link: &Arc<Link>,
-    outgoing: mpsc::Receiver<Outgoing>,
+    outlet: &SocketOutlet,
     hello: HostHello,
-    socket: &mut S,
-) -> LinkEnd
-where
-    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
-{
+    socket: &mut LinkSocket,
+) -> LinkEnd {
     let (ledger, entries) = mpsc::channel(LEDGER_MAX);
     let work = reconcile::keep_ledger(plane.clone(), link.clone(), hello.inventory, entries);
     plane.tasks.spawn("link ledger", OnEnd::Continue, work);
     let shutdown = plane.tasks.cancelled();
-    match pump(link, outgoing, &ledger, socket, &shutdown).await {
+    match pump(link, outlet, &ledger, socket, &shutdown).await {
         Ok(()) => LinkEnd::Closed,
         Err(end) => end,
     }
 }
 
-async fn pump<S>(
+async fn pump(
     link: &Arc<Link>,
-    mut outgoing: mpsc::Receiver<Outgoing>,
+    outlet: &SocketOutlet,
     ledger: &mpsc::Sender<HostMessage>,
-    socket: &mut S,
-    shutdown: &tokio_util::sync::CancellationToken,
-) -> Result<(), LinkEnd>
-where
-    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
-{
+    socket: &mut LinkSocket,
+    shutdown: &CancellationToken,
+) -> Result<(), LinkEnd> {
     let dead_after = Duration::from_secs(DEAD_SECONDS);
     let closed = link.closed();
     let mut unflushed = false;
     let mut heard = Instant::now();
     let dead = tokio::time::sleep_until(heard + dead_after);
-    tokio::pin!(dead);
+    let (closed, shut_down, drained) = (closed.cancelled(), shutdown.cancelled(), outlet.drain());
+    tokio::pin!(dead, closed, shut_down, drained);
     loop {
         tokio::select! {
             driven = drive(socket, &mut unflushed) => match driven {
                 Drive::Flushed => {}
                 Drive::Received(Some(Ok(message))) => {
                     heard = Instant::now();
-                    if !receive(link, ledger, message)? {
-                        return Ok(());
+                    match receive(link, ledger, message)? {
+                        Received::Done => {}
+                        // Most likely an echo: its viewers' turn is now, before whatever else the host has said.
+                        Received::LittleOutput => tokio::task::yield_now().await,
+                        Received::Goodbye => return Ok(()),
                     }
                 }
                 Drive::Received(Some(Err(error))) => return Err(LinkEnd::Socket(error)),
                 Drive::Received(None) => return Ok(()),
             },
-            // While the kernel does not take what is written, nothing more is taken from the queue.
-            first = outgoing.recv(), if !unflushed => {
-                let Some(first) = first else { return Err(LinkEnd::ClosedHere) };
-                write(socket, first, &mut outgoing).await?;
-                unflushed = true;
-            }
+            error = &mut drained => return Err(LinkEnd::Socket(error.into())),
             () = &mut dead => {
                 if heard.elapsed() >= dead_after {
                     return Err(LinkEnd::Dead);
                 }
                 dead.as_mut().reset(heard + dead_after);
             }
-            () = closed.cancelled() => return Err(LinkEnd::ClosedHere),
-            () = shutdown.cancelled() => return Err(LinkEnd::ClosedHere),
+            () = &mut closed => return Err(LinkEnd::ClosedHere),
+            () = &mut shut_down => return Err(LinkEnd::ClosedHere),
         }
     }
 }
 
-async fn write<S>(socket: &mut S, first: Outgoing, queue: &mut mpsc::Receiver<Outgoing>) -> Result<(), LinkEnd>
-where
-    S: Sink<Message, Error = SocketError> + Unpin,
-{
-    let mut next = Some(first);
-    for _ in 0..BATCH_MAX {
-        let Some(outgoing) = next else { break };
-        let message = match outgoing {
-            Outgoing::Frame(frame) => Message::Binary(frame),
-            Outgoing::Message(message) => {
-                Message::Text(serde_json::to_string(&message).map_err(LinkEnd::Malformed)?.into())
-            }
-        };
-        socket.feed(message).await.map_err(LinkEnd::Socket)?;
-        next = queue.try_recv().ok();
-    }
-    if let Some(last) = next {
-        // Taken from the queue by the last round.
-        Box::pin(write(socket, last, queue)).await?;
-    }
-    Ok(())
+/// What a message was.
+enum Received {
+    Done,
+    /// So little that a person may wait for it.
+    LittleOutput,
+    /// The last one.
+    Goodbye,
 }
 
-/// Takes one message. Tells whether the link goes on.
-fn receive(link: &Link, ledger: &mpsc::Sender<HostMessage>, message: Message) -> Result<bool, LinkEnd> {
+/// Takes one message.
+fn receive(link: &Link, ledger: &mpsc::Sender<HostMessage>, message: Message) -> Result<Received, LinkEnd> {
     match message {
-        Message::Binary(frame) => binary(link, &frame)?,
+        Message::Binary(frame) => {
+            binary(link, &frame)?;
+            return Ok(if frame.len() < LITTLE_BYTES { Received::LittleOutput } else { Received::Done });
+        }
         Message::Text(text) => {
             let message = match serde_json::from_str::<HostMessage>(&text) {
                 Ok(message) => message,
                 // A newer host may say things that are not known here.
                 Err(error) if is_unknown_type(&text) => {
                     debug!(%error, "unknown message ignored");
-                    return Ok(true);
+                    return Ok(Received::Done);
                 }
                 Err(error) => return Err(LinkEnd::Malformed(error)),
             };
@@ -260,10 +247,10 @@ fn receive(link: &Link, ledger: &mpsc::Sender<HostMessage>, message: Message) ->
                 link.close();
             }
         }
-        Message::Close(_) => return Ok(false),
+        Message::Close(_) => return Ok(Received::Goodbye),
         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
     }
-    Ok(true)
+    Ok(Received::Done)
 }
 
 fn is_unknown_type(text: &str) -> bool {

@@ -18,14 +18,11 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use crate::fleet::{Drive, drive};
+use crate::ws_frame::{self, HEAD_BYTES_MAX, Kind};
 
-/// Buffers of a viewer's socket: an idle viewer has only these.
-const BUFFER_BYTES: usize = 4 * 1024;
-
-/// The header of a WebSocket frame from a server: two bytes and at most eight of length.
-const WS_HEADER_BYTES_MAX: usize = 10;
-/// FIN and binary.
-const WS_BINARY: u8 = 0x82;
+/// Buffers of a viewer's socket: an idle viewer has only these. What comes is small (keys, acknowledgements), and the library clears the whole
+/// buffer before every read.
+const BUFFER_BYTES: usize = 1024;
 
 /// How the WebSocket of a viewer is set up.
 #[must_use]
@@ -42,7 +39,7 @@ pub fn viewer_socket_config() -> WebSocketConfig {
 /// A frame on its way to the kernel.
 #[derive(Debug)]
 struct Pending {
-    head: [u8; WS_HEADER_BYTES_MAX + HEADER_BYTES],
+    head: [u8; HEAD_BYTES_MAX + HEADER_BYTES],
     head_at: usize,
     head_len: usize,
     payload: Bytes,
@@ -112,25 +109,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ViewerSocket<S> {
 
 impl Pending {
     fn new(header: Header, payload: Bytes) -> Self {
-        let mut head = [0; WS_HEADER_BYTES_MAX + HEADER_BYTES];
-        let len = HEADER_BYTES + payload.len();
-        head[0] = WS_BINARY;
-        let ws_len = match (u8::try_from(len), u16::try_from(len)) {
-            (Ok(short), _) if short < 126 => {
-                head[1] = short;
-                2
-            }
-            (_, Ok(medium)) => {
-                head[1] = 126;
-                head[2..4].copy_from_slice(&medium.to_be_bytes());
-                4
-            }
-            _ => {
-                head[1] = 127;
-                head[2..10].copy_from_slice(&(len as u64).to_be_bytes());
-                10
-            }
-        };
+        let mut head = [0; HEAD_BYTES_MAX + HEADER_BYTES];
+        let (ws_head, ws_len) = ws_frame::head(Kind::Binary, HEADER_BYTES + payload.len());
+        head[..HEAD_BYTES_MAX].copy_from_slice(&ws_head);
         head[ws_len..ws_len + HEADER_BYTES].copy_from_slice(&header.to_bytes());
         Self { head, head_at: 0, head_len: ws_len + HEADER_BYTES, payload }
     }

@@ -151,6 +151,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
         loop {
             self.pump(&mut feed_changed).await?;
             tokio::select! {
+                // In the order in which a person waits for it: what was typed, then what is to be seen.
+                biased;
                 driven = self.socket.drive() => match driven {
                     Drive::Flushed => {}
                     Drive::Received(Some(message)) => self.receive(message?).await?,
@@ -158,8 +160,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
                 },
                 // An error would mean that the sender is gone; each is held by this viewer.
                 _ = feed_changed.changed() => {}
-                _ = hub_changed.changed() => {}
                 _ = port_changed.changed() => {}
+                _ = hub_changed.changed() => {}
                 () = due(self.resize_at) => self.apply_size(),
                 () = due(self.flow.timer()) => self.flow.timer_fired(),
                 () = &mut ping => {

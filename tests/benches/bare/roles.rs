@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,6 +38,8 @@ fn config() -> WebSocketConfig {
 pub(super) fn shim(socket: &Path, command: &[String]) -> Result<()> {
     let size = Winsize { ws_row: SIZE.rows, ws_col: SIZE.cols, ws_xpixel: 0, ws_ypixel: 0 };
     let pair = openpty(&size, None)?;
+    // A command that held the master could never see it close.
+    fcntl(&pair.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     let (program, args) = command.split_first().context("a command")?;
     let slave = || pair.slave.try_clone();
     let mut spawning = Command::new(program);

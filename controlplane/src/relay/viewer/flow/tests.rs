@@ -1,16 +1,16 @@
 //! Any interleaving of output, credit, slow and fast viewers, lost links and hosts: who wants every byte gets exactly these, nobody is
 //! sent more than its window, and the host is never asked for more than rings hold.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, Weak};
 
 use agentapi_shared::link::HostMessage;
 use agentapi_shared::{HostId, OrgId, SessionId, SpawnState, UserId};
 use proptest::prelude::*;
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
 
 use super::*;
-use crate::fleet::Outgoing;
+use crate::fleet::{Closed, Outgoing, Outlet};
 use crate::relay::hub::{Hubs, Seat};
 use crate::store::records::{Desired, SessionRecord, StopRequest};
 
@@ -62,10 +62,27 @@ fn record() -> SessionRecord {
     }
 }
 
+/// What the control plane sent to the host.
+#[derive(Debug, Default)]
+struct Sent(Mutex<VecDeque<Outgoing>>);
+
+impl Outlet for Sent {
+    fn send(&self, outgoing: Outgoing) -> Result<(), Closed> {
+        self.0.lock().unwrap().push_back(outgoing);
+        Ok(())
+    }
+}
+
+impl Sent {
+    fn take(&self) -> Option<Outgoing> {
+        self.0.lock().unwrap().pop_front()
+    }
+}
+
 /// A host whose journal is a function of the offset, so that it costs nothing.
 struct Host {
     link: Arc<Link>,
-    out: mpsc::Receiver<Outgoing>,
+    out: Arc<Sent>,
     journal: u64,
     streams: HashMap<u32, (u64, u64)>,
     ended: bool,
@@ -73,7 +90,9 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        let (link, out) = Link::new(HostId::generate(), None, "boot".to_owned(), 0);
+        let out = Arc::new(Sent::default());
+        let sent: Weak<Sent> = Arc::downgrade(&out);
+        let link = Link::new(HostId::generate(), None, "boot".to_owned(), 0, sent);
         Self { link, out, journal: 0, streams: HashMap::new(), ended: false }
     }
 
@@ -86,7 +105,7 @@ impl Host {
 
     fn take_messages(&mut self) {
         use agentapi_shared::link::PlaneMessage as M;
-        while let Ok(outgoing) = self.out.try_recv() {
+        while let Some(outgoing) = self.out.take() {
             let Outgoing::Message(message) = outgoing else { continue };
             match message {
                 M::Watch { stream, from, limit, .. } => {
