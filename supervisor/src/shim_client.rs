@@ -181,9 +181,9 @@ impl ShimClient {
                 }
                 return;
             }
-            ShimEvent::Watched { stream, size, first_offset, offset, resumed } => {
-                streams.started(stream, offset, resumed);
-                HostMessage::Watched { stream, size, first_offset, offset, resumed }
+            ShimEvent::Watched(watched) => {
+                streams.started(watched.stream, watched.offset, watched.resumed);
+                HostMessage::Watched(watched)
             }
             ShimEvent::WatchFailed { stream, error } => {
                 streams.close(stream);

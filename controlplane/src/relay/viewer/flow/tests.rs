@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use agentapi_shared::link::HostMessage;
+use agentapi_shared::link::{HostMessage, Watched};
 use agentapi_shared::{HostId, OrgId, SessionId, SpawnState, UserId};
 use proptest::prelude::*;
 use time::OffsetDateTime;
@@ -98,7 +98,8 @@ impl Host {
                     let limit = if resumed { limit } else { offset + limit - from.unwrap_or(0) };
                     self.streams.insert(stream, (offset, limit));
                     let size = WindowSize::DEFAULT;
-                    self.link.route(HostMessage::Watched { stream, size, first_offset: 0, offset, resumed });
+                    let watched = Watched { stream, size, first_offset: 0, offset, resumed };
+                    self.link.route(HostMessage::Watched(watched));
                     if !resumed {
                         self.keyframe(stream);
                     }
