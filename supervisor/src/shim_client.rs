@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::files::SpawnFiles;
-use crate::link::LinkSender;
 use crate::streams::StreamTable;
+use crate::uplink::LinkSender;
 
 /// A shim answers at once; one that does not is broken.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);

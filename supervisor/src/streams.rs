@@ -17,8 +17,8 @@ use tracing::warn;
 
 use crate::chain;
 use crate::files::SpawnFiles;
-use crate::link::LinkSender;
 use crate::shim_client::ShimClient;
+use crate::uplink::LinkSender;
 
 /// Streams of the link. Overflow: the control plane is told that the stream failed.
 const STREAMS_MAX: usize = 4096;
