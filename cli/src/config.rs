@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{BoolishValueParser, TypedValueParser as _};
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -48,6 +49,14 @@ impl Environment {
     /// A variable that is set, not empty, and text.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(|value| value.to_str())
+    }
+
+    /// A switch: off if it is not set, and otherwise in the words that clap takes for the daemons' switches.
+    pub(crate) fn switch(&self, name: &str) -> Result<bool, Failure> {
+        let Some(value) = self.get(name) else { return Ok(false) };
+        BoolishValueParser::new()
+            .parse_ref(&clap::Command::new("agentapi"), None, value)
+            .map_err(|_| usage(format!("{name} must be 1 or 0, true or false, yes or no, on or off")))
     }
 
     /// Whether a variable is set, though it may be empty.
@@ -184,7 +193,7 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 }
 
 fn guard_plain_http(url: &Url, args: &GlobalArgs, env: &Environment) -> Result<(), Failure> {
-    let allowed = args.allow_plain_http || env.text("AGENTAPI_ALLOW_PLAIN_HTTP").is_some_and(|word| word == "1");
+    let allowed = args.allow_plain_http || env.switch("AGENTAPI_ALLOW_PLAIN_HTTP")?;
     if url.scheme() == "https" || is_loopback(url) || allowed {
         return Ok(());
     }

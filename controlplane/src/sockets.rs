@@ -1,9 +1,13 @@
-//! Live sockets by the credential that opened them, so that revoking a credential ends them at once.
+//! Live sockets by the credential that opened them, so that revoking a credential ends them at once, and one that expires ends them in time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use time::OffsetDateTime;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::clock;
 
 type Registry = Mutex<HashMap<String, (CancellationToken, usize)>>;
 
@@ -19,16 +23,33 @@ pub struct LiveSocket {
     live: Arc<Registry>,
     credential: String,
     revoked: CancellationToken,
+    expires: Option<Instant>,
+}
+
+/// Why a credential is no longer good for a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lapse {
+    /// It was taken back.
+    Revoked,
+    /// Its time is over.
+    Expired,
 }
 
 impl Sockets {
-    /// Enters a socket.
+    /// Enters a socket. `expires_at`: when its credential is over, if it ever is.
     #[must_use]
-    pub fn enter(&self, credential: &str) -> LiveSocket {
+    pub fn enter(&self, credential: &str, expires_at: Option<OffsetDateTime>) -> LiveSocket {
+        // What is over already has no time left.
+        let left = expires_at.map(|at| (at - clock::now()).try_into().unwrap_or_default());
         let mut live = lock(&self.live);
         let (revoked, count) = live.entry(credential.to_owned()).or_default();
         *count += 1;
-        LiveSocket { live: self.live.clone(), credential: credential.to_owned(), revoked: revoked.clone() }
+        LiveSocket {
+            live: self.live.clone(),
+            credential: credential.to_owned(),
+            revoked: revoked.clone(),
+            expires: left.map(|left: std::time::Duration| Instant::now() + left),
+        }
     }
 
     /// Ends every socket that this credential opened.
@@ -40,10 +61,18 @@ impl Sockets {
 }
 
 impl LiveSocket {
-    /// Resolves when its credential is revoked.
-    #[must_use]
-    pub fn revoked(&self) -> CancellationToken {
-        self.revoked.clone()
+    /// Resolves when the socket has to end. Cancel safe; without an expiry there is no timer.
+    pub async fn lapsed(&self) -> Lapse {
+        let expired = async {
+            match self.expires {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.revoked.cancelled() => Lapse::Revoked,
+            () = expired => Lapse::Expired,
+        }
     }
 }
 
@@ -66,15 +95,31 @@ fn lock(live: &Registry) -> MutexGuard<'_, HashMap<String, (CancellationToken, u
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use time::Duration;
+
     use super::*;
 
-    #[test]
-    fn revoking_ends_the_sockets_of_that_credential_only() {
+    #[tokio::test]
+    async fn revoking_ends_the_sockets_of_that_credential_only() {
         let sockets = Sockets::default();
-        let (one, two, other) = (sockets.enter("a"), sockets.enter("a"), sockets.enter("b"));
+        let (one, two, other) = (sockets.enter("a", None), sockets.enter("a", None), sockets.enter("b", None));
         sockets.revoke("a");
-        assert!(one.revoked().is_cancelled() && two.revoked().is_cancelled() && !other.revoked().is_cancelled());
+        let lapse = |socket: &LiveSocket| socket.lapsed().now_or_never();
+        assert_eq!([lapse(&one), lapse(&two), lapse(&other)], [Some(Lapse::Revoked), Some(Lapse::Revoked), None]);
         drop((one, two));
-        assert!(!sockets.enter("a").revoked().is_cancelled());
+        assert_eq!(lapse(&sockets.enter("a", None)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_credential_ends_its_sockets_when_it_expires_and_not_before() {
+        let sockets = Sockets::default();
+        let socket = sockets.enter("a", Some(clock::now() + Duration::hours(1)));
+        tokio::time::advance(std::time::Duration::from_secs(3_590)).await;
+        assert_eq!(socket.lapsed().now_or_never(), None);
+        tokio::time::advance(std::time::Duration::from_secs(10)).await;
+        assert_eq!(socket.lapsed().await, Lapse::Expired);
+        let over = sockets.enter("a", Some(clock::now() - Duration::hours(1)));
+        assert_eq!(over.lapsed().await, Lapse::Expired);
     }
 }

@@ -14,8 +14,8 @@ use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 
 use records::{
-    AuditEntry, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter, SessionRecord,
-    TenantContext, UserHolder,
+    AuditEntry, BrowserSession, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter,
+    SessionRecord, TenantContext, UserHolder,
 };
 
 /// The answer of a store method.
@@ -121,8 +121,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         expires_at: OffsetDateTime,
         audit: AuditEntry,
     ) -> Answer<'_, Option<UserHolder>>;
-    /// Whose a browser session is.
-    fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<UserHolder>>;
+    /// A browser session that is not over.
+    fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<BrowserSession>>;
     /// Ends a browser session.
     fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()>;
 

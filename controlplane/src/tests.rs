@@ -3,6 +3,7 @@
 
 mod api;
 mod client;
+mod credentials;
 mod fleet;
 mod host;
 mod viewers;

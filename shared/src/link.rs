@@ -34,6 +34,21 @@ pub const DEAD_SECONDS: u64 = 25;
 /// How far output of one stream may run ahead of what was granted: more than a viewer's window, less than what a slow link takes minutes for.
 pub const STREAM_WINDOW_BYTES: u64 = 1024 * 1024;
 
+/// How a watched stream begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// The number that `watch` gave.
+    pub stream: u32,
+    /// Size at the first byte to come.
+    pub size: WindowSize,
+    /// Oldest offset still kept.
+    pub first_offset: u64,
+    /// Where this stream starts.
+    pub offset: u64,
+    /// Whether that is the offset asked for; false if it was past retention, and a keyframe follows.
+    pub resumed: bool,
+}
+
 /// Host to control plane.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -57,18 +72,7 @@ pub enum HostMessage {
         outcome: Outcome,
     },
     /// A watched stream is open.
-    Watched {
-        /// The number that `watch` gave.
-        stream: u32,
-        /// Size at the first byte to come.
-        size: WindowSize,
-        /// Oldest offset still kept.
-        first_offset: u64,
-        /// Where this stream starts.
-        offset: u64,
-        /// Whether that is the offset asked for; false if it was past retention, and a keyframe follows.
-        resumed: bool,
-    },
+    Watched(Watched),
     /// A stream could not be opened or read on. It is closed.
     WatchFailed {
         /// The stream.
@@ -376,4 +380,22 @@ pub enum CommandResult {
     },
     /// The screen.
     Screen(Box<ScreenResponse>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shim::ShimEvent;
+
+    #[test]
+    fn how_a_stream_begins_is_written_alike_by_shims_and_hosts() {
+        let watched = Watched { stream: 3, size: WindowSize::DEFAULT, first_offset: 1, offset: 7, resumed: true };
+        let wire = serde_json::json!({
+            "type": "watched", "stream": 3, "size": { "cols": 120, "rows": 40 }, "first_offset": 1, "offset": 7, "resumed": true,
+        });
+        assert_eq!(serde_json::to_value(HostMessage::Watched(watched)).unwrap(), wire);
+        assert_eq!(serde_json::to_value(ShimEvent::Watched(watched)).unwrap(), wire);
+        let read: ShimEvent = serde_json::from_value(wire).unwrap();
+        assert!(matches!(read, ShimEvent::Watched(read) if read == watched));
+    }
 }

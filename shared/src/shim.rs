@@ -13,7 +13,7 @@ use crate::api::{ScreenFormat, ScreenResponse};
 use crate::exit::Exit;
 use crate::id::SessionId;
 use crate::jail::JailPlan;
-use crate::link::CommandError;
+use crate::link::{CommandError, Watched};
 use crate::size::WindowSize;
 
 /// Version of the service protocol.
@@ -161,18 +161,7 @@ pub enum ShimEvent {
         next_offset: u64,
     },
     /// See [`crate::link::HostMessage::Watched`].
-    Watched {
-        /// The stream.
-        stream: u32,
-        /// Size at `offset`.
-        size: WindowSize,
-        /// Oldest offset kept.
-        first_offset: u64,
-        /// Where it starts.
-        offset: u64,
-        /// Whether as asked.
-        resumed: bool,
-    },
+    Watched(Watched),
     /// A stream could not be opened. It is closed.
     WatchFailed {
         /// The stream.

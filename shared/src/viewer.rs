@@ -31,10 +31,8 @@ pub mod close {
     pub const UNAUTHORIZED: u16 = 4401;
     /// The session was purged.
     pub const SESSION_GONE: u16 = 4404;
-    /// The viewer acknowledged what was never sent, or typed beyond the limits again and again.
+    /// The viewer acknowledged what was never sent.
     pub const VIOLATION: u16 = 4409;
-    /// The server cannot go on with this connection; connect again.
-    pub const INTERNAL: u16 = 4500;
 }
 
 /// What a viewer may do.

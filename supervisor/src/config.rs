@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// What the journal of a spawn keeps on disk at most: a viewer may be this far behind and lose nothing.
@@ -37,7 +38,7 @@ pub(crate) struct RunOptions {
     #[arg(long, env = "AGENTAPI_SUPERVISOR_SHIM")]
     pub(crate) shim: Option<PathBuf>,
     /// Start sessions without isolation where this host cannot isolate them. Never on a machine that others use.
-    #[arg(long, env = "AGENTAPI_SUPERVISOR_UNSAFE_NO_JAIL")]
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_UNSAFE_NO_JAIL", value_parser = BoolishValueParser::new())]
     pub(crate) unsafe_no_jail: bool,
     /// Journal kept on disk per spawn, in MiB.
     #[arg(long, env = "AGENTAPI_SUPERVISOR_JOURNAL_MB", default_value_t = JOURNAL_MB_DEFAULT, value_parser = clap::value_parser!(u64).range(8..=65_536))]

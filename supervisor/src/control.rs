@@ -15,8 +15,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
 
 use crate::config::StopAllOptions;
-use crate::daemon::Context;
 use crate::files;
+use crate::registry::Registry;
 
 /// Name in the state directory.
 const SOCKET: &str = "supervisor.sock";
@@ -42,8 +42,8 @@ pub(crate) fn listen(state_dir: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves requests, each in a task of its own.
-pub(crate) async fn serve(context: Arc<Context>, listener: UnixListener) {
-    let cancelled = context.tasks.cancelled();
+pub(crate) async fn serve(registry: Arc<Registry>, listener: UnixListener) {
+    let cancelled = registry.tasks().cancelled();
     loop {
         let accepted = tokio::select! {
             () = cancelled.cancelled() => return,
@@ -51,8 +51,8 @@ pub(crate) async fn serve(context: Arc<Context>, listener: UnixListener) {
         };
         match accepted {
             Ok((socket, _)) => {
-                let serving = Arc::clone(&context);
-                context.tasks.spawn("control request", OnEnd::Continue, async move {
+                let serving = Arc::clone(&registry);
+                registry.tasks().spawn("control request", OnEnd::Continue, async move {
                     if let Err(error) = answer(&serving, socket).await {
                         warn!(%error, "a control request failed");
                     }
@@ -63,7 +63,7 @@ pub(crate) async fn serve(context: Arc<Context>, listener: UnixListener) {
     }
 }
 
-async fn answer(context: &Arc<Context>, mut socket: UnixStream) -> io::Result<()> {
+async fn answer(registry: &Registry, mut socket: UnixStream) -> io::Result<()> {
     let mut line = String::new();
     let (reader, writer) = socket.split();
     let mut reader = tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX));
@@ -72,7 +72,7 @@ async fn answer(context: &Arc<Context>, mut socket: UnixStream) -> io::Result<()
     match serde_json::from_str(&line)? {
         Request::StopAll { grace_ms } => {
             let (told, counted) = tokio::sync::oneshot::channel();
-            let stopping = context.registry().stop_all(grace_ms, |count| {
+            let stopping = registry.stop_all(grace_ms, |count| {
                 // The caller may be gone; the sessions are stopped all the same.
                 let _told = told.send(count);
             });

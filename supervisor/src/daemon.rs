@@ -2,24 +2,23 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use agentapi_shared::link::HostFacts;
 use agentapi_shared::runtime::{OnEnd, TaskGroup, exit_with_parent, init_telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
-use crate::config::{Exposure, RunOptions};
-use crate::host::{self, Isolation};
-use crate::link::{self, LinkSender};
+use crate::config::RunOptions;
+use crate::context::{Context, Reaper};
 use crate::outbox::Outbox;
 use crate::registry::Registry;
 use crate::shim_client::ReadBuffer;
-use crate::streams::StreamTable;
-use crate::versions::{self, Versions};
-use crate::{chain, control, files};
+use crate::slots::Slots;
+use crate::uplink::LinkSender;
+use crate::versions::Versions;
+use crate::{chain, control, files, host, link, questions};
 
 /// Tasks have this long to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -42,52 +41,6 @@ pub(crate) enum DaemonError {
     /// A root directory that cannot be one.
     #[error("workspace root {0} must be an absolute path of a directory")]
     WorkspaceRoot(String),
-}
-
-/// What every part of the daemon shares.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub(crate) state_dir: PathBuf,
-    pub(crate) shim: PathBuf,
-    pub(crate) isolation: Isolation,
-    pub(crate) unsafe_no_jail: bool,
-    pub(crate) exposure: Exposure,
-    pub(crate) journal_bytes_max: u64,
-    pub(crate) boot_id: String,
-    pub(crate) link: LinkSender,
-    pub(crate) streams: Arc<StreamTable>,
-    pub(crate) shim_bytes: ReadBuffer,
-    pub(crate) outbox: Outbox,
-    pub(crate) reaper: Reaper,
-    pub(crate) versions: Versions,
-    pub(crate) tasks: TaskGroup,
-    registry: OnceLock<Registry>,
-}
-
-impl Context {
-    /// The sessions. Set before anything can ask.
-    pub(crate) fn registry(self: &Arc<Self>) -> &Registry {
-        self.registry.get_or_init(|| Registry::new(Arc::downgrade(self), self.tasks.clone()))
-    }
-
-    /// What the control plane is told of this host, as it is now.
-    pub(crate) fn facts(&self) -> HostFacts {
-        host::facts(self.isolation, &self.exposure, &self.versions)
-    }
-}
-
-/// Waits for shims that end while we live, so that none stays a zombie. Their exit status says nothing: their records do.
-#[derive(Debug, Default)]
-pub(crate) struct Reaper(Mutex<Vec<Child>>);
-
-impl Reaper {
-    pub(crate) fn keep(&self, shim: Child) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(shim);
-    }
-
-    fn reap(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|shim| matches!(shim.try_wait(), Ok(None)));
-    }
 }
 
 /// Runs the daemon until a signal ends it.
@@ -131,12 +84,13 @@ async fn serve(options: &RunOptions, state_dir: PathBuf) -> Result<(), DaemonErr
         signal(SignalKind::terminate()).map_err(setup("handle SIGTERM"))?,
         signal(SignalKind::interrupt()).map_err(setup("handle SIGINT"))?,
     );
-    let sessions = context.registry().restore(&context).await.map_err(setup("read the sessions"))?;
+    let registry = Registry::new(Arc::clone(&context));
+    let sessions = registry.restore().await.map_err(setup("read the sessions"))?;
     let control = control::listen(&context.state_dir).map_err(setup("make the control socket"))?;
     let tasks = context.tasks.clone();
-    tasks.spawn("control", OnEnd::Shutdown, control::serve(Arc::clone(&context), control));
-    tasks.spawn("versions", OnEnd::Continue, versions::run(Arc::clone(&context)));
-    tasks.spawn("link", OnEnd::Shutdown, link::run(Arc::clone(&context), options.credential_file.clone()));
+    tasks.spawn("control", OnEnd::Shutdown, control::serve(Arc::clone(&registry), control));
+    tasks.spawn("versions", OnEnd::Continue, questions::run(Arc::clone(&context)));
+    tasks.spawn("link", OnEnd::Shutdown, link::run(registry, options.credential_file.clone()));
     announce(sessions).map_err(setup("say that it is ready"))?;
     info!(sessions, isolation = context.isolation.as_str(), "supervisor ready");
     let cancelled = tasks.cancelled();
@@ -186,8 +140,8 @@ fn build(options: &RunOptions, state_dir: PathBuf) -> Result<Arc<Context>, Daemo
         streams: Arc::default(),
         shim_bytes: ReadBuffer::default(),
         reaper: Reaper::default(),
+        slots: Slots::default(),
         tasks: TaskGroup::new(),
-        registry: OnceLock::new(),
     }))
 }
 

@@ -6,6 +6,7 @@
 
 mod agents;
 mod config;
+mod context;
 mod control;
 mod daemon;
 mod doctor;
@@ -15,10 +16,13 @@ mod launch;
 mod link;
 mod outbox;
 mod plan;
+mod questions;
 mod registry;
 mod session;
 mod shim_client;
+mod slots;
 mod streams;
+mod uplink;
 mod versions;
 mod workspace;
 

@@ -18,22 +18,19 @@ use futures_util::stream::SplitStream;
 use http::{HeaderValue, header};
 use rand::RngExt;
 use serde::Deserialize;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tokio_tungstenite::connect_async_with_config;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use tracing::{debug, info, warn};
 
 use crate::chain;
-use crate::daemon::Context;
+use crate::context::Context;
+use crate::registry::Registry;
 use crate::streams::Server;
-
-mod sender;
-
-pub(crate) use sender::LinkSender;
+use crate::uplink::Socket;
 
 /// Waits between attempts: at once after a restart of the control plane, rarely while it is away for long.
 const BACKOFF_MS: [u64; 6] = [0, 250, 500, 1000, 2000, 5000];
@@ -43,8 +40,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Read at once. What comes is small: keys, credit, commands. The library clears the whole buffer before every read, and with its default of
 /// 128 KiB a keystroke would first empty the processor's caches.
 const READ_BYTES: usize = 2 * 1024;
-
-pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Why there is no link at the moment.
 #[derive(Debug, thiserror::Error)]
@@ -79,13 +74,14 @@ struct Credential {
 }
 
 /// Keeps the link until the daemon ends.
-pub(crate) async fn run(context: Arc<Context>, credential_file: std::path::PathBuf) {
+pub(crate) async fn run(registry: Arc<Registry>, credential_file: std::path::PathBuf) {
+    let context = registry.context();
     let cancelled = context.tasks.cancelled();
     let mut failures = 0;
     while !cancelled.is_cancelled() {
         let served = tokio::select! {
             () = cancelled.cancelled() => break,
-            served = serve(&context, &credential_file) => served,
+            served = serve(&registry, &credential_file) => served,
         };
         context.link.detach().await;
         let watched = context.streams.close_all();
@@ -118,7 +114,8 @@ pub(crate) async fn run(context: Arc<Context>, credential_file: std::path::PathB
 }
 
 /// One connection. `Err`: it could not be made. `Ok`: how it ended.
-async fn serve(context: &Arc<Context>, credential_file: &Path) -> Result<LinkError, LinkError> {
+async fn serve(registry: &Arc<Registry>, credential_file: &Path) -> Result<LinkError, LinkError> {
+    let context = registry.context();
     let socket = connect(credential_file).await?;
     let (sink, mut stream) = socket.split();
     context.link.attach(sink).await;
@@ -127,7 +124,7 @@ async fn serve(context: &Arc<Context>, credential_file: &Path) -> Result<LinkErr
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         facts: context.facts(),
-        inventory: context.registry().inventory(context),
+        inventory: registry.inventory(),
     };
     context.link.send(&HostMessage::Hello(Box::new(hello))).await;
     match next(&mut stream, &mut Instant::now()).await? {
@@ -138,7 +135,7 @@ async fn serve(context: &Arc<Context>, credential_file: &Path) -> Result<LinkErr
         _ => return Err(LinkError::Malformed),
     }
     tokio::select! {
-        error = read(context, &mut stream) => Ok(error),
+        error = read(registry, &mut stream) => Ok(error),
         () = send_outbox(context) => Ok(LinkError::Closed),
         () = send_facts(context, changes) => Ok(LinkError::Closed),
         () = ping(context) => Ok(LinkError::Closed),
@@ -183,13 +180,14 @@ async fn next(stream: &mut SplitStream<Socket>, heard: &mut Instant) -> Result<M
 }
 
 /// Serves what the control plane sends until the link ends.
-async fn read(context: &Arc<Context>, stream: &mut SplitStream<Socket>) -> LinkError {
+async fn read(registry: &Arc<Registry>, stream: &mut SplitStream<Socket>) -> LinkError {
+    let context = registry.context();
     let mut heard = Instant::now();
     loop {
         let served = match next(stream, &mut heard).await {
             Ok(Message::Binary(frame)) => input(context, &frame).await,
             Ok(Message::Text(text)) => match serde_json::from_str::<PlaneMessage>(&text) {
-                Ok(message) => obey(context, message).await,
+                Ok(message) => obey(registry, message).await,
                 Err(error) => {
                     debug!(%error, "a message of the control plane is unknown here");
                     Ok(())
@@ -205,7 +203,7 @@ async fn read(context: &Arc<Context>, stream: &mut SplitStream<Socket>) -> LinkE
 }
 
 /// Passes typed bytes to the shim; no task and no queue in between.
-async fn input(context: &Arc<Context>, frame: &Bytes) -> Result<(), LinkError> {
+async fn input(context: &Context, frame: &Bytes) -> Result<(), LinkError> {
     let (header, _) = Header::parse(frame).map_err(|_| LinkError::Malformed)?;
     if header.frame_type != FrameType::Input {
         return Err(LinkError::Malformed);
@@ -221,11 +219,12 @@ async fn input(context: &Arc<Context>, frame: &Bytes) -> Result<(), LinkError> {
     Ok(())
 }
 
-async fn obey(context: &Arc<Context>, message: PlaneMessage) -> Result<(), LinkError> {
+async fn obey(registry: &Arc<Registry>, message: PlaneMessage) -> Result<(), LinkError> {
+    let context = registry.context();
     match message {
-        PlaneMessage::Command { id, session, command } => context.registry().command(id, session, *command),
+        PlaneMessage::Command { id, session, command } => registry.command(id, session, *command),
         PlaneMessage::Watch { stream, session, spawn, from, limit } => {
-            context.registry().watch(stream, session, spawn, from, limit).await;
+            registry.watch(stream, session, spawn, from, limit).await;
         }
         PlaneMessage::Credit { stream, limit } => {
             if let Some(Server::Shim(shim)) = context.streams.credit(stream, limit) {
@@ -254,7 +253,7 @@ async fn obey(context: &Arc<Context>, message: PlaneMessage) -> Result<(), LinkE
 }
 
 /// Sends the outbox from its beginning, and what is added; it is emptied by acknowledgements.
-async fn send_outbox(context: &Arc<Context>) {
+async fn send_outbox(context: &Context) {
     let mut newest = context.outbox.newest();
     let mut sent = 0;
     loop {
@@ -277,13 +276,13 @@ async fn send_outbox(context: &Arc<Context>) {
 }
 
 /// Sends the facts again whenever they differ from what was told last.
-async fn send_facts(context: &Arc<Context>, mut changes: watch::Receiver<u64>) {
+async fn send_facts(context: &Context, mut changes: watch::Receiver<u64>) {
     while changes.changed().await.is_ok() {
         context.link.send(&HostMessage::Facts(Box::new(context.facts()))).await;
     }
 }
 
-async fn ping(context: &Arc<Context>) {
+async fn ping(context: &Context) {
     let mut beat = tokio::time::interval(Duration::from_secs(PING_SECONDS));
     loop {
         beat.tick().await;

@@ -1,88 +1,84 @@
 //! Every session of this host: finds them, starts them, routes what the control plane wants to them.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agentapi_shared::SessionId;
-use agentapi_shared::jail::SLOTS_MAX;
 use agentapi_shared::link::{Command, CommandError, CommandResult, HostMessage, Outcome, SpawnReport};
 use agentapi_shared::runtime::{OnEnd, TaskGroup};
 use agentapi_shared::shim::ShimRequest;
 use tracing::{info, warn};
 
 use crate::chain;
-use crate::daemon::Context;
+use crate::context::Context;
 use crate::files::{self, SessionFiles};
-use crate::session::{self, Answer, SessionHandle};
+use crate::session::{self, Actor, ActorEnd, Answer, SessionHandle};
 use crate::streams::{self, Orphan, Server};
 
-/// The block of host ids that no session gets: agents are asked for their versions with it.
-pub(crate) const PROBE_SLOT: u32 = SLOTS_MAX - 1;
 /// After the grace period a stop waits this long for the last records to be written.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 
 /// The sessions.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    context: Weak<Context>,
-    tasks: TaskGroup,
+    context: Arc<Context>,
     sessions: Mutex<HashMap<SessionId, SessionHandle>>,
-    slots: Mutex<BTreeSet<u32>>,
 }
 
 impl Registry {
-    pub(crate) fn new(context: Weak<Context>, tasks: TaskGroup) -> Self {
-        Self { context, tasks, sessions: Mutex::default(), slots: Mutex::default() }
+    pub(crate) fn new(context: Arc<Context>) -> Arc<Self> {
+        Arc::new(Self { context, sessions: Mutex::default() })
+    }
+
+    /// What the sessions share.
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Tasks of the daemon.
+    pub(crate) fn tasks(&self) -> &TaskGroup {
+        &self.context.tasks
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, SessionHandle>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slots(&self) -> MutexGuard<'_, BTreeSet<u32>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes in every session on disk, all at once; how many of them run.
-    pub(crate) async fn restore(&self, context: &Arc<Context>) -> std::io::Result<usize> {
-        let mut found = tokio::task::JoinSet::new();
-        for id in files::sessions(&context.state_dir)? {
-            match SessionFiles::new(&context.state_dir, id).record() {
-                Ok(record) => {
-                    self.slots().insert(record.slot);
-                    let (context, tasks) = (Arc::clone(context), self.tasks.clone());
-                    found.spawn(async move { (id, session::restore(&context, &tasks, id).await) });
+    pub(crate) async fn restore(self: &Arc<Self>) -> std::io::Result<usize> {
+        let mut adoptions = tokio::task::JoinSet::new();
+        for id in files::sessions(&self.context.state_dir)? {
+            match SessionFiles::new(&self.context.state_dir, id).record() {
+                Ok(record) => self.context.slots.hold(record.slot),
+                Err(error) => {
+                    warn!(session.id = %id, %error, "a session's record cannot be read; it is left as it is");
+                    continue;
                 }
-                Err(error) => warn!(session.id = %id, %error, "a session's record cannot be read; it is left as it is"),
             }
-        }
-        for (id, restored) in found.join_all().await {
-            match restored {
-                Ok(handle) => {
-                    self.lock().insert(id, handle);
+            match session::restore(&self.context, id) {
+                Ok((handle, actor, adoption)) => {
+                    self.run(id, handle, actor);
+                    adoptions.spawn(adoption.wait());
                 }
                 Err(error) => warn!(session.id = %id, error = chain(&error), "a session could not be restored"),
             }
         }
+        adoptions.join_all().await;
         Ok(self.living().len())
     }
 
-    /// The lowest block of host ids that no session holds.
-    pub(crate) fn take_slot(&self) -> Option<u32> {
-        let mut slots = self.slots();
-        let free = (0..PROBE_SLOT).find(|slot| !slots.contains(slot))?;
-        slots.insert(free);
-        Some(free)
-    }
-
-    pub(crate) fn release_slot(&self, slot: u32) {
-        self.slots().remove(&slot);
-    }
-
-    /// A purged session.
-    pub(crate) fn forget(&self, id: SessionId) {
-        self.lock().remove(&id);
+    /// Keeps a session until it is purged.
+    fn run(self: &Arc<Self>, id: SessionId, handle: SessionHandle, actor: Actor) {
+        self.lock().insert(id, handle);
+        let registry = Arc::downgrade(self);
+        let tasks = self.tasks().clone();
+        self.tasks().spawn("session", OnEnd::Continue, async move {
+            let end = actor.run(tasks).await;
+            if let (ActorEnd::Purged, Some(registry)) = (end, registry.upgrade()) {
+                registry.lock().remove(&id);
+            }
+        });
     }
 
     fn living(&self) -> Vec<(SessionHandle, SpawnReport)> {
@@ -96,21 +92,21 @@ impl Registry {
     }
 
     /// Spawns that live, and ended ones whose end the control plane does not know yet.
-    pub(crate) fn inventory(&self, context: &Context) -> Vec<SpawnReport> {
+    pub(crate) fn inventory(&self) -> Vec<SpawnReport> {
         let newest: Vec<SpawnReport> = self.lock().values().filter_map(|handle| handle.view().newest).collect();
-        let unknown_end = |spawn: &SpawnReport| context.outbox.holds_end_of(spawn.session, spawn.spawn).unwrap_or(true);
+        let outbox = &self.context.outbox;
+        let unknown_end = |spawn: &SpawnReport| outbox.holds_end_of(spawn.session, spawn.spawn).unwrap_or(true);
         newest.into_iter().filter(|spawn| !spawn.state.is_ended() || unknown_end(spawn)).collect()
     }
 
     /// Passes a command on; the reply goes to the link when it is there.
-    pub(crate) fn command(&self, id: u64, session: SessionId, command: Command) {
-        let Some(context) = self.context.upgrade() else { return };
+    pub(crate) fn command(self: &Arc<Self>, id: u64, session: SessionId, command: Command) {
         let known = self.lock().get(&session).cloned();
         let queued = match (known, command) {
             (Some(handle), command) => handle.command(command),
             (None, command @ Command::Start(_)) => {
-                let handle = session::spawn(&context, &self.tasks, session);
-                self.lock().insert(session, handle.clone());
+                let (handle, actor) = session::create(&self.context, session);
+                self.run(session, handle.clone(), actor);
                 handle.command(command)
             }
             (None, Command::Stop { .. } | Command::Purge) => {
@@ -120,8 +116,8 @@ impl Registry {
             }
             (None, _) => Err(CommandError::new("not_found", "this host does not know the session")),
         };
-        let link = context.link.clone();
-        self.tasks.spawn("reply", OnEnd::Continue, async move {
+        let link = self.context.link.clone();
+        self.tasks().spawn("reply", OnEnd::Continue, async move {
             let answer: Answer = match queued {
                 Ok(answered) => {
                     answered.await.unwrap_or_else(|_| Err(CommandError::new("internal", "the session's task ended")))
@@ -135,25 +131,24 @@ impl Registry {
 
     /// Opens a stream.
     pub(crate) async fn watch(&self, stream: u32, session: SessionId, spawn: u32, from: Option<u64>, limit: u64) {
-        let Some(context) = self.context.upgrade() else { return };
         let handle = self.lock().get(&session).cloned();
         let view = handle.map(|handle| handle.view());
         let shim = view.and_then(|view| view.shim.filter(|_| view.newest.is_some_and(|newest| newest.spawn == spawn)));
         if let Some(shim) = shim {
-            let room = context.streams.open(stream, session, spawn, limit, Server::Shim(Arc::clone(&shim)));
+            let room = self.context.streams.open(stream, session, spawn, limit, Server::Shim(Arc::clone(&shim)));
             if room {
                 // If it has just ended, its session finds the stream among the orphans and serves it.
                 let _sent = shim.send(&ShimRequest::Watch { stream, from, limit }).await;
                 return;
             }
         }
-        let files = SessionFiles::new(&context.state_dir, session).spawn(spawn);
+        let files = SessionFiles::new(&self.context.state_dir, session).spawn(spawn);
         if matches!(files.exit(), Ok(Some(_))) {
             let wanted = Orphan { stream, next: from, limit };
             streams::serve_ended(
-                &self.tasks,
-                &context.streams,
-                context.link.clone(),
+                self.tasks(),
+                &self.context.streams,
+                self.context.link.clone(),
                 (session, spawn, files),
                 wanted,
                 true,
@@ -161,7 +156,7 @@ impl Registry {
             return;
         }
         let error = CommandError::new("not_found", format!("spawn {spawn} has no output on this host"));
-        context.link.send(&HostMessage::WatchFailed { stream, error }).await;
+        self.context.link.send(&HostMessage::WatchFailed { stream, error }).await;
     }
 
     /// Stops every session. `counted` hears first how many there are; the result is how many have ended.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentapi_shared::link::{Command, CommandError, CommandResult, HostMessage, OutboxItem, SpawnReport};
-use agentapi_shared::runtime::{OnEnd, TaskGroup};
+use agentapi_shared::runtime::TaskGroup;
 use agentapi_shared::shim::{ShimOutcome, ShimRequest};
 use agentapi_shared::{EventId, Exit, ExitReason, SessionId, SpawnState};
 use time::OffsetDateTime;
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::chain;
-use crate::daemon::Context;
+use crate::context::Context;
 use crate::files::{SessionFiles, SessionRecord, SpawnFiles, SpawnRecord};
 use crate::shim_client::{self, ShimClient, ShimEnd};
 use crate::streams;
@@ -91,38 +91,64 @@ struct Session {
     purged: bool,
 }
 
-/// Starts the actor of a session that may not exist on disk yet.
-pub(crate) fn spawn(context: &Arc<Context>, tasks: &TaskGroup, id: SessionId) -> SessionHandle {
-    let (commands, queue) = mpsc::channel(COMMANDS_MAX);
-    let view = watch::Sender::new(SessionView::default());
-    let handle = SessionHandle { commands, view: view.subscribe() };
-    let session = new_session(context, id, view);
-    tasks.spawn("session", OnEnd::Continue, session.run(queue, tasks.clone()));
-    handle
+/// What a session does; to be run by whoever keeps its handle.
+pub(crate) struct Actor {
+    session: Session,
+    queue: mpsc::Receiver<(Command, oneshot::Sender<Answer>)>,
+    /// Of a session found on disk: told once its spawn is adopted or its end noted.
+    adopted: Option<oneshot::Sender<()>>,
 }
 
-/// Starts the actor of a session found on disk, and waits until its spawn is adopted or its end noted; but not for ever: a shim that does not
-/// answer holds up its own session alone.
-pub(crate) async fn restore(context: &Arc<Context>, tasks: &TaskGroup, id: SessionId) -> io::Result<SessionHandle> {
+/// Why an actor came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ActorEnd {
+    /// The session is gone.
+    Purged,
+    /// The daemon ends; the session goes on.
+    Daemon,
+}
+
+/// A session that may not exist on disk yet.
+pub(crate) fn create(context: &Arc<Context>, id: SessionId) -> (SessionHandle, Actor) {
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
     let view = watch::Sender::new(SessionView::default());
     let handle = SessionHandle { commands, view: view.subscribe() };
-    let mut session = new_session(context, id, view);
-    session.record = Some(session.files.record()?);
+    (handle, Actor { session: new_session(context, id, view), queue, adopted: None })
+}
+
+/// A session found on disk. `Adoption` resolves when its spawn is adopted or its end noted.
+pub(crate) fn restore(context: &Arc<Context>, id: SessionId) -> io::Result<(SessionHandle, Actor, Adoption)> {
+    let (handle, mut actor) = create(context, id);
+    actor.session.record = Some(actor.session.files.record()?);
     let (done, adopted) = oneshot::channel();
-    let own = tasks.clone();
-    tasks.spawn("session", OnEnd::Continue, async move {
-        if let Err(error) = session.adopt(&own).await {
-            warn!(session.id = %id, %error, "a session's newest spawn cannot be read");
+    actor.adopted = Some(done);
+    Ok((handle, actor, Adoption(id, adopted)))
+}
+
+/// See [`restore`].
+pub(crate) struct Adoption(SessionId, oneshot::Receiver<()>);
+
+impl Adoption {
+    /// Waits for it, but not for ever: a shim that does not answer holds up its own session alone.
+    pub(crate) async fn wait(self) {
+        if tokio::time::timeout(ADOPT_PATIENCE, self.1).await.is_err() {
+            warn!(session.id = %self.0, "a session is still being adopted");
         }
-        // Whoever waited may have given up.
-        let _told = done.send(());
-        session.run(queue, own).await;
-    });
-    if tokio::time::timeout(ADOPT_PATIENCE, adopted).await.is_err() {
-        warn!(session.id = %id, "a session is still being adopted");
     }
-    Ok(handle)
+}
+
+impl Actor {
+    /// Runs until the session is purged or the daemon ends.
+    pub(crate) async fn run(mut self, tasks: TaskGroup) -> ActorEnd {
+        if let Some(adopted) = self.adopted.take() {
+            if let Err(error) = self.session.adopt(&tasks).await {
+                warn!(session.id = %self.session.id, %error, "a session's newest spawn cannot be read");
+            }
+            // Whoever waited may have given up.
+            let _told = adopted.send(());
+        }
+        self.session.run(self.queue, tasks).await
+    }
 }
 
 fn new_session(context: &Arc<Context>, id: SessionId, view: watch::Sender<SessionView>) -> Session {
@@ -131,7 +157,11 @@ fn new_session(context: &Arc<Context>, id: SessionId, view: watch::Sender<Sessio
 }
 
 impl Session {
-    async fn run(mut self, mut queue: mpsc::Receiver<(Command, oneshot::Sender<Answer>)>, tasks: TaskGroup) {
+    async fn run(
+        mut self,
+        mut queue: mpsc::Receiver<(Command, oneshot::Sender<Answer>)>,
+        tasks: TaskGroup,
+    ) -> ActorEnd {
         let shutdown = tasks.cancelled();
         while !self.purged {
             let ended = async {
@@ -143,15 +173,15 @@ impl Session {
             tokio::select! {
                 // First: the daemon's end ends the connection as well, and says nothing about the shim.
                 biased;
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return ActorEnd::Daemon,
                 end = ended => self.ended(end, &tasks).await,
                 command = queue.recv() => match command {
                     Some((command, answer)) => self.command(command, answer, &tasks).await,
-                    None => return,
+                    None => return ActorEnd::Daemon,
                 },
             }
         }
-        self.context.registry().forget(self.id);
+        ActorEnd::Purged
     }
 
     async fn command(&mut self, command: Command, answer: oneshot::Sender<Answer>, tasks: &TaskGroup) {
@@ -217,7 +247,7 @@ impl Session {
         blocking(move || files.remove()).await.map_err(internal)?;
         self.context.outbox.purged(self.id).map_err(|error| internal(io::Error::other(error)))?;
         if let Some(record) = self.record.take() {
-            self.context.registry().release_slot(record.slot);
+            self.context.slots.release(record.slot);
         }
         self.purged = true;
         info!(session.id = %self.id, "session purged");

@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::files::SpawnFiles;
-use crate::link::LinkSender;
 use crate::streams::StreamTable;
+use crate::uplink::LinkSender;
 
 /// A shim answers at once; one that does not is broken.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -181,9 +181,9 @@ impl ShimClient {
                 }
                 return;
             }
-            ShimEvent::Watched { stream, size, first_offset, offset, resumed } => {
-                streams.started(stream, offset, resumed);
-                HostMessage::Watched { stream, size, first_offset, offset, resumed }
+            ShimEvent::Watched(watched) => {
+                streams.started(watched.stream, watched.offset, watched.resumed);
+                HostMessage::Watched(watched)
             }
             ShimEvent::WatchFailed { stream, error } => {
                 streams.close(stream);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agentapi_shared::frame::{FLAG_SKIPPED, FrameType, Header};
 use agentapi_shared::journal::{Item, JournalReader};
-use agentapi_shared::link::{CommandError, HostMessage};
+use agentapi_shared::link::{CommandError, HostMessage, Watched};
 use agentapi_shared::runtime::{OnEnd, TaskGroup};
 use agentapi_shared::{SessionId, WindowSize};
 use tokio::sync::watch;
@@ -17,8 +17,8 @@ use tracing::warn;
 
 use crate::chain;
 use crate::files::SpawnFiles;
-use crate::link::LinkSender;
 use crate::shim_client::ShimClient;
+use crate::uplink::LinkSender;
 
 /// Streams of the link. Overflow: the control plane is told that the stream failed.
 const STREAMS_MAX: usize = 4096;
@@ -186,14 +186,9 @@ impl Replay {
         };
         if self.announce {
             let size = size_at(journal()?, reader.next_offset());
-            let watched = HostMessage::Watched {
-                stream: self.stream,
-                size,
-                first_offset,
-                offset: reader.next_offset(),
-                resumed: true,
-            };
-            self.link.send(&watched).await;
+            let offset = reader.next_offset();
+            let watched = Watched { stream: self.stream, size, first_offset, offset, resumed: true };
+            self.link.send(&HostMessage::Watched(watched)).await;
         }
         while let Some(item) = reader.next_item().map_err(io::Error::other)? {
             match item {
@@ -214,9 +209,8 @@ impl Replay {
     /// What is wanted is not kept, or nothing older than the end is wanted.
     async fn keyframe_only(&self, first_offset: u64, end: u64, keyframe: &[u8], skipped: bool) -> io::Result<()> {
         let parsed = agentapi_shared::frame::Keyframe::parse(keyframe).map_err(io::Error::other)?;
-        let watched =
-            HostMessage::Watched { stream: self.stream, size: parsed.size, first_offset, offset: end, resumed: false };
-        self.link.send(&watched).await;
+        let watched = Watched { stream: self.stream, size: parsed.size, first_offset, offset: end, resumed: false };
+        self.link.send(&HostMessage::Watched(watched)).await;
         let mut header = Header::new(FrameType::Keyframe, self.stream, end);
         header.flags = if skipped { FLAG_SKIPPED } else { 0 };
         self.link.send_frame(header.with_payload(keyframe).into()).await;

@@ -164,3 +164,49 @@ async fn one_owns_the_size_and_who_only_looks_types_nothing() -> Result<()> {
     assert!(!product.screen(session.id).await?.contains("typed"));
     Ok(())
 }
+
+/// What a terminal of that size shows that got these sequences, without the spaces at the ends of rows.
+fn shown(size: WindowSize, sequences: &[u8]) -> String {
+    let cells = |count| std::num::NonZero::new(count).unwrap_or(std::num::NonZero::<u16>::MIN);
+    let mut parser = vt100::Parser::new(cells(size.rows()), cells(size.cols()), 0);
+    parser.process(sequences);
+    let rows: Vec<String> = parser.screen().rows(0, size.cols()).map(|row| row.trim_end().to_owned()).collect();
+    rows.join("\n").trim_end().to_owned()
+}
+
+#[tokio::test]
+async fn after_a_resize_a_keyframe_brings_what_the_program_does_not_redraw() -> Result<()> {
+    let product = Product::start().await?;
+    // Rows that wrap, from a program that takes no notice of its size.
+    let session = product.create(&["sh", "-c", "seq -s ' ' 1 200; while read line; do echo got $line; done"]).await?;
+    product.shows(session.id, "200").await;
+    let mut viewer = product.view(session.id, ViewerOptions::default()).await?;
+    let mut exact = product.view(session.id, bytes_from(1, 0)).await?;
+    viewer.wait_for(|seen| matches!(seen, Seen::Keyframe(..)).then_some(())).await?;
+    let size = WindowSize::new(61, 30)?;
+    viewer.send(&ClientMessage::Resize { size }).await?;
+    viewer.send(&ClientMessage::TakeSize).await?;
+    let resized = |seen: &Seen| match seen {
+        Seen::Message(ServerMessage::Resized { size, offset, .. }) => Some((*size, *offset)),
+        _ => None,
+    };
+    let (told, offset) = viewer.wait_for(resized).await?;
+    assert_eq!(told, size);
+    let (at, skipped, sequences) = viewer
+        .wait_for(|seen| match seen {
+            Seen::Keyframe(at, skipped, sequences) => Some((*at, *skipped, sequences.clone())),
+            _ => None,
+        })
+        .await?;
+    assert_eq!((at, skipped), (offset, false));
+    assert_eq!(shown(size, &sequences), product.screen(session.id).await?.trim_end());
+    // Output goes on where it was; who wants every byte gets these and nothing else.
+    viewer.input(b"more\r").await?;
+    assert!(viewer.output_until("got more\r\n").await?.starts_with("more"));
+    exact.wait_for(resized).await?;
+    while exact.offset < viewer.offset {
+        let seen = exact.next().await?;
+        assert!(!matches!(seen, Seen::Keyframe(..)), "a viewer of bytes gets bytes");
+    }
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 mod agents;
 mod console;
+mod keyframes;
 mod machine;
 mod modes;
 mod up;

@@ -32,7 +32,7 @@ const HEAVY: [&str; 9] = [
 const HTTP: [&str; 5] = ["axum", "http", "hyper", "tower", "tower_http"];
 
 /// A module, and the modules of its own crate that it must not name.
-const MODULES: [(&str, &[&str]); 19] = [
+const MODULES: [(&str, &[&str]); 28] = [
     // api -> domain -> store; hosts and viewers stand beside, below api.
     ("controlplane/src/domain", &["api", "server", "relay", "config", "credentials"]),
     ("controlplane/src/store", &["api", "domain", "fleet", "relay", "plane", "server", "events", "auth"]),
@@ -40,14 +40,23 @@ const MODULES: [(&str, &[&str]); 19] = [
     ("controlplane/src/relay", &["api", "server", "config"]),
     ("controlplane/src/events", &["api", "domain", "fleet", "relay", "plane", "server"]),
     ("controlplane/src/api", &["server", "config", "credentials"]),
-    // daemon -> {link, registry} -> session -> {launch, shim client, plan} -> files.
+    // daemon -> {control, link} -> registry -> {session, questions} -> context -> {streams, shim client, outbox, versions} -> files.
+    ("supervisor/src/control", &["daemon", "link"]),
+    ("supervisor/src/link", &["daemon", "control", "questions"]),
+    ("supervisor/src/registry", &["daemon", "control", "link", "questions"]),
+    ("supervisor/src/questions", &["daemon", "control", "link", "registry"]),
+    ("supervisor/src/context", &["daemon", "control", "link", "registry", "session", "questions", "launch"]),
+    ("supervisor/src/versions", &["daemon", "registry", "session", "link", "context", "questions", "host", "agents"]),
+    ("supervisor/src/streams", &["daemon", "registry", "session", "link", "context", "questions"]),
+    ("supervisor/src/uplink", &["daemon", "registry", "session", "link", "context", "streams", "shim_client"]),
+    ("supervisor/src/slots", &["daemon", "registry", "session", "link", "context"]),
     ("supervisor/src/files", &["daemon", "registry", "session", "link", "streams", "shim_client", "plan", "outbox"]),
     ("supervisor/src/outbox", &["daemon", "registry", "session", "link", "streams", "shim_client", "files"]),
     ("supervisor/src/workspace", &["daemon", "registry", "session", "link", "streams", "shim_client", "files"]),
     ("supervisor/src/plan", &["daemon", "registry", "session", "link", "streams", "shim_client", "files", "outbox"]),
     ("supervisor/src/launch", &["daemon", "registry", "session", "link", "streams", "shim_client", "plan"]),
-    ("supervisor/src/shim_client", &["daemon", "registry", "session", "plan", "outbox"]),
-    ("supervisor/src/session", &["registry", "link", "control"]),
+    ("supervisor/src/shim_client", &["daemon", "registry", "session", "link", "context", "plan", "outbox"]),
+    ("supervisor/src/session", &["daemon", "registry", "link", "control", "questions"]),
     // service -> {streams, output, parser} -> terminal; sys at the bottom.
     ("supervisor/shim/src/terminal", &["service", "parser", "streams", "output", "connection", "jail", "sys", "pty"]),
     ("supervisor/shim/src/sys", &["service", "parser", "streams", "jail", "terminal", "start", "pty"]),

@@ -67,6 +67,14 @@ fn no_token_in_the_clear_unless_asked() {
     assert_eq!(exit_code(server(&args(&dir), &env(&variables))), 5);
     let asked = GlobalArgs { allow_plain_http: true, ..args(&dir) };
     assert!(server(&asked, &env(&variables)).is_ok());
+    let check =
+        |word: &str| server(&args(&dir), &env(&[variables[0], variables[1], ("AGENTAPI_ALLOW_PLAIN_HTTP", word)]));
+    for word in ["1", "true", "yes", "on"] {
+        assert!(check(word).is_ok(), "{word}");
+    }
+    for (word, code) in [("0", 5), ("false", 5), ("no", 5), ("", 5), ("perhaps", 2)] {
+        assert_eq!(exit_code(check(word)), code, "{word}");
+    }
 }
 
 #[test]

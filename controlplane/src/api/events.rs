@@ -31,9 +31,8 @@ struct Subscription {
     seq: u64,
     hello: Option<Bytes>,
     changed: watch::Receiver<u64>,
-    revoked: CancellationToken,
     shutdown: CancellationToken,
-    _socket: LiveSocket,
+    socket: LiveSocket,
 }
 
 /// Follow sessions and hosts as server-sent events.
@@ -63,15 +62,14 @@ pub(super) async fn stream(
     };
     let hello = ServerEvent::Hello { resume: resume.to_owned() };
     let data = serde_json::to_string(&hello).unwrap_or_default();
-    let socket = api.plane.sockets.enter(principal.credential_hash());
+    let socket = api.plane.sockets.enter(principal.credential_hash(), principal.expires_at());
     let subscription = Subscription {
         org: principal.holder.org,
         seq,
         hello: Some(format!("event: hello\nid: {}\ndata: {data}\n\n", events.id_of(seq)).into()),
         changed,
-        revoked: socket.revoked(),
         shutdown: api.plane.tasks.cancelled(),
-        _socket: socket,
+        socket,
         plane: api.plane,
     };
     let body = Body::from_stream(stream::unfold(subscription, next));
@@ -99,7 +97,7 @@ async fn next(mut subscription: Subscription) -> Option<(Item, Subscription)> {
             None => tokio::select! {
                 changed = subscription.changed.changed() => changed.ok()?,
                 () = tokio::time::sleep(HEARTBEAT) => return Some((Ok(Bytes::from_static(b": \n\n")), subscription)),
-                () = subscription.revoked.cancelled() => return None,
+                _lapse = subscription.socket.lapsed() => return None,
                 () = subscription.shutdown.cancelled() => return None,
             },
         }

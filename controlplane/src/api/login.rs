@@ -75,7 +75,7 @@ pub(super) async fn login(State(api): State<Api>, parts: Parts, body: Body<Login
     responses((status = 204), (status = "4XX", body = Problem)),
 )]
 pub(super) async fn logout(State(api): State<Api>, principal: Principal) -> Result<Response, ApiError> {
-    if let Credential::Browser(hash) = &principal.credential {
+    if let Credential::Browser { hash, .. } = &principal.credential {
         let entry = audit::of_account("web", "logout");
         api.plane.store.end_browser_session(principal.tenant(), hash.clone(), entry).await?;
         api.plane.sockets.revoke(hash);

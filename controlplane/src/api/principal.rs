@@ -9,7 +9,7 @@ use super::{Api, ApiError, origin};
 use crate::auth::Secret;
 use crate::clock;
 use crate::domain::policy::{Credential, Principal};
-use crate::store::records::Holder;
+use crate::store::records::{BrowserSession, Holder};
 
 impl FromRequestParts<Api> for Principal {
     type Rejection = ApiError;
@@ -24,11 +24,11 @@ impl FromRequestParts<Api> for Principal {
         }
         let cookie = cookie(&parts.headers, &cookie_name(api.port)).ok_or_else(ApiError::unauthorized)?;
         let hash = cookie.hash();
-        let holder = api.plane.store.browser_session(hash.clone(), clock::now()).await?;
-        let holder = holder.ok_or_else(ApiError::unauthorized)?;
+        let session = api.plane.store.browser_session(hash.clone(), clock::now()).await?;
+        let BrowserSession { holder, expires_at } = session.ok_or_else(ApiError::unauthorized)?;
         // A browser sends cookies by itself: that a page of ours asked for it has to be shown.
         origin::check(parts, api.port)?;
-        Ok(Self { holder, credential: Credential::Browser(hash) })
+        Ok(Self { holder, credential: Credential::Browser { hash, expires_at } })
     }
 }
 

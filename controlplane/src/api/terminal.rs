@@ -62,7 +62,7 @@ pub(super) async fn attach(
         mode,
         catchup: catchup.unwrap_or_default(),
         from,
-        socket: api.plane.sockets.enter(principal.credential_hash()),
+        socket: api.plane.sockets.enter(principal.credential_hash(), principal.expires_at()),
     };
     let (answer, pending) = upgrade.accept();
     let plane = api.plane.clone();

@@ -3,6 +3,8 @@
 //! Rights on a session are separate verbs: who may type may not thereby stop it. Rows of another organisation are never reached at
 //! all (the store answers as if they did not exist), so policy speaks only of roles within one.
 
+use time::OffsetDateTime;
+
 use crate::store::records::{TenantContext, UserHolder};
 
 use super::DomainError;
@@ -21,8 +23,13 @@ pub struct Principal {
 pub enum Credential {
     /// A token; its hash.
     Token(String),
-    /// A browser session; the hash of its cookie.
-    Browser(String),
+    /// A browser session.
+    Browser {
+        /// The hash of its cookie.
+        hash: String,
+        /// When it is over.
+        expires_at: OffsetDateTime,
+    },
 }
 
 impl Principal {
@@ -37,7 +44,7 @@ impl Principal {
     pub fn channel(&self) -> &'static str {
         match self.credential {
             Credential::Token(_) => "api",
-            Credential::Browser(_) => "web",
+            Credential::Browser { .. } => "web",
         }
     }
 
@@ -45,7 +52,16 @@ impl Principal {
     #[must_use]
     pub fn credential_hash(&self) -> &str {
         match &self.credential {
-            Credential::Token(hash) | Credential::Browser(hash) => hash,
+            Credential::Token(hash) | Credential::Browser { hash, .. } => hash,
+        }
+    }
+
+    /// When the credential is over by itself, if it ever is.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<OffsetDateTime> {
+        match self.credential {
+            Credential::Token(_) => None,
+            Credential::Browser { expires_at, .. } => Some(expires_at),
         }
     }
 }

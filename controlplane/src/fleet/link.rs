@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use agentapi_shared::frame::{FrameType, Header};
-use agentapi_shared::link::{Command, CommandError, CommandResult, HostMessage, Outcome, PlaneMessage};
+use agentapi_shared::link::{Command, CommandError, CommandResult, HostMessage, Outcome, PlaneMessage, Watched};
 use agentapi_shared::{HostId, OrgId, SessionId};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -227,7 +227,7 @@ impl Link {
     pub(crate) fn route(&self, message: HostMessage) -> Option<HostMessage> {
         match message {
             HostMessage::Reply { id, outcome } => self.reply(id, outcome),
-            HostMessage::Watched { stream, size, first_offset: _, offset, resumed } => {
+            HostMessage::Watched(Watched { stream, size, offset, resumed, .. }) => {
                 self.with_feed(stream, |feed| feed.opened(size, offset, resumed));
             }
             HostMessage::WatchFailed { stream, error } => {

@@ -22,7 +22,7 @@ use super::hub::{Seat, View};
 use super::socket::ViewerSocket;
 use crate::fleet::Drive;
 use crate::plane::Plane;
-use crate::sockets::LiveSocket;
+use crate::sockets::{Lapse, LiveSocket};
 use crate::store::Scope;
 use crate::store::records::SessionRecord;
 use flow::{Action, Around, Flow, Violation};
@@ -100,7 +100,6 @@ where
 {
     let seat = plane.hubs.join(&record, plane.reachable(&record));
     let flow = Flow::new(attach.catchup, attach.from, record.spawn());
-    let revoked = attach.socket.revoked();
     let mut viewer = Viewer {
         plane: plane.clone(),
         seat,
@@ -115,7 +114,7 @@ where
     let shutdown = plane.tasks.cancelled();
     let end = tokio::select! {
         end = viewer.serve(&record) => end,
-        () = revoked.cancelled() => End::Close(close::UNAUTHORIZED, "the credential was revoked"),
+        lapse = attach.socket.lapsed() => End::Close(close::UNAUTHORIZED, words(lapse)),
         () = shutdown.cancelled() => End::Close(close::GOING_AWAY, "the server ends"),
     };
     viewer.flow.leave();
@@ -294,6 +293,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
                 Ok(())
             }
         }
+    }
+}
+
+fn words(lapse: Lapse) -> &'static str {
+    match lapse {
+        Lapse::Revoked => "the credential was revoked",
+        Lapse::Expired => "the credential expired",
     }
 }
 

@@ -183,7 +183,8 @@ async fn a_login_code_works_once_and_in_time(subject: &Subject) {
     assert_eq!(redeem("code", NOW).await, None);
     store.create_login_code(subject.ours, "late".to_owned(), soon, entry()).await.unwrap();
     assert_eq!(redeem("late", NOW + Duration::HOUR).await, None);
-    let who = async |at| store.browser_session("cookie-code".to_owned(), at).await.unwrap().map(|holder| holder.org);
+    let who =
+        async |at| store.browser_session("cookie-code".to_owned(), at).await.unwrap().map(|session| session.holder.org);
     assert_eq!(who(NOW).await, Some(subject.ours.org));
     assert_eq!(who(later).await, None);
     store.end_browser_session(subject.ours, "cookie-code".to_owned(), entry()).await.unwrap();

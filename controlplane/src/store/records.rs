@@ -242,6 +242,15 @@ pub struct UserHolder {
     pub role: String,
 }
 
+/// A login of a browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrowserSession {
+    /// Whose.
+    pub holder: UserHolder,
+    /// Until when.
+    pub expires_at: OffsetDateTime,
+}
+
 /// Which sessions a list shows.
 #[derive(Debug, Clone, Default)]
 pub struct SessionFilter {

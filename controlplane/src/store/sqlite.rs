@@ -17,8 +17,8 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::records::{
-    AuditEntry, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter, SessionRecord,
-    TenantContext, UserHolder,
+    AuditEntry, BrowserSession, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter,
+    SessionRecord, TenantContext, UserHolder,
 };
 use super::{Answer, Created, OutboxSeen, Scope, Store, StoreError};
 
@@ -261,7 +261,7 @@ impl Store for Sqlite {
         self.call(move |tx| credentials::redeem_login_code(tx, &code_hash, &cookie_hash, expires_at, &audit))
     }
 
-    fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<UserHolder>> {
+    fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<BrowserSession>> {
         self.call(move |tx| credentials::browser_session(tx, &hash, now))
     }
 

@@ -162,9 +162,25 @@ impl Harness {
     }
 
     pub(super) async fn try_view(&self, id: SessionId, query: &str) -> Result<Viewer, SocketError> {
+        self.open_terminal(id, query, &[("authorization", &format!("Bearer {}", self.token))]).await
+    }
+
+    /// Opens a terminal as a browser does.
+    pub(super) async fn view_with_cookie(&self, id: SessionId, cookie: &str) -> Viewer {
+        self.open_terminal(id, "", &[("cookie", cookie), ("origin", &self.base)]).await.unwrap()
+    }
+
+    async fn open_terminal(
+        &self,
+        id: SessionId,
+        query: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Viewer, SocketError> {
         let mut request =
             self.ws_url(&format!("/api/v1/sessions/{id}/terminal?{query}")).into_client_request().unwrap();
-        request.headers_mut().insert("authorization", format!("Bearer {}", self.token).parse().unwrap());
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
         request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
         let (socket, _) = tokio_tungstenite::connect_async(request).await?;
         Ok(Viewer { socket, acks: true, spawn: 0, at: 0, bytes: Vec::new(), size: None })

@@ -7,7 +7,7 @@ use agentapi_shared::api::{Cursor, ScreenResponse};
 use agentapi_shared::frame::{FrameType, HEADER_BYTES, Header, Keyframe};
 use agentapi_shared::link::{
     AgentFacts, Command, CommandError, CommandResult, HostFacts, HostHello, HostMessage, OutboxItem, Outcome, PROTOCOL,
-    PlaneMessage, SUBPROTOCOL, SpawnReport,
+    PlaneMessage, SUBPROTOCOL, SpawnReport, Watched,
 };
 use agentapi_shared::{Exit, ExitReason, SessionId, SpawnState, WindowSize};
 use futures_util::{SinkExt, StreamExt};
@@ -393,7 +393,8 @@ impl Model {
         if !resumed {
             self.keyframes_due.push(number);
         }
-        vec![HostMessage::Watched { stream: number, size, first_offset: spawn.first, offset, resumed }]
+        let watched = Watched { stream: number, size, first_offset: spawn.first, offset, resumed };
+        vec![HostMessage::Watched(watched)]
     }
 
     /// Everything that may be sent now.

@@ -6,7 +6,7 @@ use std::io;
 
 use agentapi_shared::frame::{FrameType, Header, Keyframe};
 use agentapi_shared::journal::{Item, JournalReader};
-use agentapi_shared::link::STREAM_WINDOW_BYTES;
+use agentapi_shared::link::{STREAM_WINDOW_BYTES, Watched};
 use agentapi_shared::shim::ShimEvent;
 
 use crate::connection::Connection;
@@ -88,13 +88,8 @@ impl Streams {
             self.0.push(Stream { id, limit, marks_told: 0, state: State::AwaitsKeyframe });
             return Ok(false);
         };
-        to.send(&ShimEvent::Watched {
-            stream: id,
-            size: output.marks.at(offset),
-            first_offset,
-            offset,
-            resumed: true,
-        })?;
+        let size = output.marks.at(offset);
+        to.send(&ShimEvent::Watched(Watched { stream: id, size, first_offset, offset, resumed: true }))?;
         let marks_told = output.marks.count_to(offset);
         self.0.push(Stream { id, limit, marks_told, state: State::Live { next: offset } });
         Ok(true)
@@ -111,13 +106,8 @@ impl Streams {
         let Some(stream) = self.0.iter_mut().find(|stream| stream.id == id) else { return Ok(()) };
         let (offset, size) = (taken.offset, taken.size);
         if matches!(stream.state, State::AwaitsKeyframe) {
-            to.send(&ShimEvent::Watched {
-                stream: id,
-                size,
-                first_offset: output.first_offset(),
-                offset,
-                resumed: false,
-            })?;
+            let first_offset = output.first_offset();
+            to.send(&ShimEvent::Watched(Watched { stream: id, size, first_offset, offset, resumed: false }))?;
             stream.limit = stream.limit.saturating_add(offset);
             stream.marks_told = output.marks.count_before(offset);
             stream.state = State::Live { next: offset };

@@ -108,7 +108,7 @@ impl Session {
     fn write_session(&mut self, start: &StartSpawn) -> Result<(), CommandError> {
         let slot = match &self.record {
             Some(record) => record.slot,
-            None => self.context.registry().take_slot().ok_or_else(|| {
+            None => self.context.slots.take().ok_or_else(|| {
                 CommandError::new("refused", "this host has no session slot left: purge ended sessions")
             })?,
         };
@@ -137,7 +137,7 @@ impl Session {
             warn!(session.id = %self.id, %error, "the directory of a refused session could not be removed");
         }
         if let Some(record) = self.record.take() {
-            self.context.registry().release_slot(record.slot);
+            self.context.slots.release(record.slot);
         }
     }
 

@@ -14,7 +14,6 @@ export const CLOSE = {
   unauthorized: 4401,
   sessionGone: 4404,
   violation: 4409,
-  internal: 4500,
 } as const;
 
 export type ViewerMode = 'rw' | 'ro';

@@ -9,6 +9,8 @@
 //! Credit: output below `acked + window` may be sent. A skip leaves out bytes that were never sent, so acknowledgements of what was
 //! sent before it are counted towards the position after it.
 
+mod refresh;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use crate::relay::feed::{AHEAD_BYTES, Feed, KeptKeyframe, Next};
 use crate::relay::hub::{Hub, View};
 use crate::relay::ring::RING_BYTES;
 use crate::store::records::SpawnRecord;
+use refresh::Refresh;
 
 /// A chunk is cut to the credit that is left only if that is at least so much: fewer, larger frames.
 const CUT_AT_BYTES: u64 = 32 * 1024;
@@ -99,6 +102,7 @@ pub(super) struct Flow {
     probe: Option<u64>,
     /// A keyframe of which a SPAWN message spoke, and which comes next.
     announced: Option<KeptKeyframe>,
+    refresh: Refresh,
     retry_at: Option<Instant>,
     watched: Option<Arc<Feed>>,
 }
@@ -123,6 +127,7 @@ impl Flow {
             checked: None,
             probe: None,
             announced: None,
+            refresh: Refresh::Idle,
             retry_at: None,
             watched: None,
         }
@@ -134,11 +139,13 @@ impl Flow {
 
     /// When it wants to be looked at although nothing changed.
     pub(super) fn timer(&self) -> Option<Instant> {
-        self.retry_at
+        [self.retry_at, self.refresh.timer()].into_iter().flatten().min()
     }
 
     pub(super) fn timer_fired(&mut self) {
-        self.retry_at = None;
+        let now = Instant::now();
+        self.retry_at = self.retry_at.filter(|at| *at > now);
+        self.refresh.timer_fired(now);
     }
 
     /// Where this viewer is, if it is in that spawn.
@@ -183,6 +190,7 @@ impl Flow {
 
     /// Gives up what only this viewer uses.
     pub(super) fn leave(&mut self) {
+        self.refresh.feed_left();
         if let Some(feed) = self.feed.take().filter(|_| self.private) {
             feed.close();
         }
@@ -370,20 +378,30 @@ impl Flow {
     fn stream(&mut self, around: Around<'_>) -> Action {
         self.join_live(around);
         let Some(feed) = self.feed.clone() else { return self.without_feed(around.view) };
-        match feed.next(self.offset, self.mark) {
-            Next::Mark(mark) => {
+        let next = feed.next(self.offset, self.mark);
+        let refresh = if self.private { None } else { self.refresh.keyframe(&feed, self.offset, self.mark) };
+        match (next, refresh) {
+            (Next::Mark(mark), _) => {
                 self.mark = mark.seq;
+                if self.catchup == Catchup::Screen {
+                    self.refresh.resized();
+                }
                 Action::Say(ServerMessage::Resized { spawn: self.spawn, offset: mark.offset, size: mark.size })
             }
-            Next::Bytes(bytes) => self.bytes(around, &feed, bytes),
-            Next::Wait => {
+            (_, Some(kept)) if kept.offset == self.offset => self.send_keyframe(around, &feed, &kept),
+            (Next::Bytes(bytes), refresh) => {
+                let before = refresh.map_or(u64::MAX, |kept| kept.offset - self.offset);
+                let len = usize::try_from(before).map_or(bytes.len(), |before| bytes.len().min(before));
+                self.bytes(around, &feed, bytes.slice(..len))
+            }
+            (Next::Wait, _) => {
                 self.blocked_since = None;
                 Action::Wait
             }
-            Next::End(end) => self.say_end(around.view, end),
-            Next::Dropped => self.dropped(around, &feed),
-            Next::Lost => self.reopen(),
-            Next::Failed(error) => {
+            (Next::End(end), _) => self.say_end(around.view, end),
+            (Next::Dropped, _) => self.dropped(around, &feed),
+            (Next::Lost, _) => self.reopen(),
+            (Next::Failed(error), _) => {
                 let action = self.refused(around.view, &error, Resume::Gap, true);
                 if self.phase == Phase::Streaming {
                     self.reopen();
@@ -528,6 +546,7 @@ impl Flow {
         self.blocked_since = None;
         self.checked = None;
         self.probe = None;
+        self.refresh = Refresh::Idle;
     }
 }
 

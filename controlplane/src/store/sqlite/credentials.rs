@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use time::OffsetDateTime;
 
 use super::rows;
-use crate::store::records::{AuditEntry, DEFAULT_ORG, Holder, LOCAL_ADMIN, TenantContext, UserHolder};
+use crate::store::records::{AuditEntry, BrowserSession, DEFAULT_ORG, Holder, LOCAL_ADMIN, TenantContext, UserHolder};
 use crate::store::{Scope, StoreError};
 
 /// Makes a token good for its holder.
@@ -100,19 +100,22 @@ pub(super) fn redeem_login_code(
     Ok(Some(holder))
 }
 
-/// Whose a browser session is.
+/// A browser session that is not over.
 pub(super) fn browser_session(
     tx: &Transaction<'_>,
     hash: &str,
     now: OffsetDateTime,
-) -> Result<Option<UserHolder>, StoreError> {
+) -> Result<Option<BrowserSession>, StoreError> {
     let found = tx
         .prepare_cached(
-            "SELECT u.id AS user_id, u.org_id AS org_id, u.name AS name, o.name AS organization, u.role AS role
+            "SELECT u.id AS user_id, u.org_id AS org_id, u.name AS name, o.name AS organization, u.role AS role,
+                    b.expires_at AS expires_at
              FROM browser_sessions AS b JOIN users AS u ON u.id = b.created_by JOIN organizations AS o ON o.id = u.org_id
              WHERE b.hash = ?1 AND b.expires_at > ?2",
         )?
-        .query_row([hash, &rows::time_text(now)?], read_user)
+        .query_row([hash, &rows::time_text(now)?], |row| {
+            Ok(BrowserSession { holder: read_user(row)?, expires_at: rows::time(row, "expires_at")? })
+        })
         .optional()?;
     Ok(found)
 }

@@ -3,7 +3,8 @@
 //! # Format
 //! A keyframe is output like any other and needs no support in a viewer. In order:
 //! 1. [`KEYFRAME_RESET`]: CAN ends whatever sequence the viewer was in, RIS (`ESC c`) clears screens, scrollback and
-//!    modes, OSC 104, 110, 111 and 112 the colours. A viewer that must not lose its own scrollback replaces this prefix.
+//!    modes, OSC 104, 110, 111 and 112 the colours, and `CSI ? 12 l` the blinking that xterm.js keeps over a RIS. A viewer that
+//!    must not lose its own scrollback replaces this prefix.
 //! 2. The title stack and the title (OSC 2, CSI 22 t), and the colours that the program changed (OSC 4, 10, 11, 12).
 //! 3. Scrollback, oldest row first, then the rows of the primary screen, printed one after another: what scrolls off is the
 //!    scrollback. Rows that belong together wrap by themselves, others end with CR LF. After a character whose width
@@ -29,7 +30,7 @@ use super::render::{Addressing, Pen, put, write_csi};
 use super::scrollback::{Scrollback, StoredRow};
 
 /// How every keyframe begins.
-pub const KEYFRAME_RESET: &[u8] = b"\x18\x1bc\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\";
+pub const KEYFRAME_RESET: &[u8] = b"\x18\x1bc\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\\x1b[?12l";
 
 /// After a row that was begun by wrapping: if that scrolled, the new row has the background of its first character.
 const ERASE_RIGHT: &str = "\x1b[K";

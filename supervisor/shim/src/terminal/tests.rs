@@ -1,6 +1,7 @@
 //! What the terminal promises, tested on the whole of it: keyframes restore, portions do not matter, answers are exact,
 //! hostile output costs what it may cost, and an independent emulator sees the same screen.
 
+mod cases;
 mod grammar;
 mod hostile;
 mod oracle;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, Weak};
 
-use agentapi_shared::link::HostMessage;
+use agentapi_shared::link::{HostMessage, Watched};
 use agentapi_shared::{HostId, OrgId, SessionId, SpawnState, UserId};
 use proptest::prelude::*;
 use time::OffsetDateTime;
@@ -86,6 +86,9 @@ struct Host {
     journal: u64,
     streams: HashMap<u32, (u64, u64)>,
     ended: bool,
+    /// Keyframes made, and how far behind the output they are.
+    keyframes: u32,
+    keyframe_lag: u64,
 }
 
 impl Host {
@@ -93,7 +96,7 @@ impl Host {
         let out = Arc::new(Sent::default());
         let sent: Weak<Sent> = Arc::downgrade(&out);
         let link = Link::new(HostId::generate(), None, "boot".to_owned(), 0, sent);
-        Self { link, out, journal: 0, streams: HashMap::new(), ended: false }
+        Self { link, out, journal: 0, streams: HashMap::new(), ended: false, keyframes: 0, keyframe_lag: 0 }
     }
 
     fn reconnect(&mut self) {
@@ -114,7 +117,8 @@ impl Host {
                     let limit = if resumed { limit } else { offset + limit - from.unwrap_or(0) };
                     self.streams.insert(stream, (offset, limit));
                     let size = WindowSize::DEFAULT;
-                    self.link.route(HostMessage::Watched { stream, size, first_offset: 0, offset, resumed });
+                    let watched = Watched { stream, size, first_offset: 0, offset, resumed };
+                    self.link.route(HostMessage::Watched(watched));
                     if !resumed {
                         self.keyframe(stream);
                     }
@@ -134,10 +138,21 @@ impl Host {
         }
     }
 
-    fn keyframe(&self, stream: u32) {
+    fn keyframe(&mut self, stream: u32) {
+        self.keyframes += 1;
         let payload = Keyframe { size: WindowSize::DEFAULT, bytes: b"" }.to_payload();
         if let Some(feed) = self.link.feed(stream) {
-            feed.keyframe(self.journal, payload.into());
+            feed.keyframe(self.journal.saturating_sub(self.keyframe_lag), payload.into());
+        }
+    }
+
+    /// Streams that were sent everything are told another size.
+    fn resize(&mut self, size: WindowSize) {
+        for (stream, (offset, _)) in &self.streams {
+            assert_eq!(*offset, self.journal);
+            if let Some(feed) = self.link.feed(*stream) {
+                feed.resized(*offset, size);
+            }
         }
     }
 
@@ -174,6 +189,7 @@ struct Client {
     at: u64,
     acked: u64,
     skips: u32,
+    keyframes: Vec<u64>,
     ended: Option<u64>,
 }
 
@@ -181,7 +197,7 @@ impl Client {
     fn new(hubs: &Hubs, record: &SessionRecord, catchup: Catchup, from: From) -> Self {
         let seat = hubs.join(record, true);
         let flow = Flow::new(catchup, from, 1);
-        Self { flow, seat, start: None, at: 0, acked: 0, skips: 0, ended: None }
+        Self { flow, seat, start: None, at: 0, acked: 0, skips: 0, keyframes: Vec::new(), ended: None }
     }
 
     /// Takes at most `steps` things; gives whether it came to a wait.
@@ -206,6 +222,7 @@ impl Client {
 
     fn frame(&mut self, header: Header, payload: &Bytes) {
         if header.frame_type == FrameType::Keyframe {
+            self.keyframes.push(header.position);
             if header.flags & FLAG_SKIPPED != 0 {
                 self.skips += 1;
                 // A client counts what it has not parsed; what is skipped it never has.
@@ -329,6 +346,69 @@ async fn one_that_keeps_up_never_skips() {
         tokio::time::advance(Duration::from_millis(100)).await;
     }
     assert_eq!(fast.skips, 0);
+}
+
+/// Everything that is there reaches every client.
+fn settle(host: &mut Host, clients: &mut [&mut Client]) {
+    for _ in 0..5 {
+        host.send(100);
+        for client in &mut *clients {
+            client.flow.timer_fired();
+            client.take(host, 50);
+            client.ack(u64::MAX);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settled_size_brings_one_keyframe_between_the_bytes() {
+    let (record, hubs) = (record(), Hubs::default());
+    let mut host = Host::new();
+    let mut screen = Client::new(&hubs, &record, Catchup::Screen, From::Fresh);
+    let mut bytes = Client::new(&hubs, &record, Catchup::Bytes, From::Fresh);
+    settle(&mut host, &mut [&mut screen, &mut bytes]);
+    assert_eq!((screen.keyframes.as_slice(), bytes.keyframes.as_slice()), (&[0][..], &[0][..]));
+    // Dragged: many sizes, output between them.
+    for cols in 80..90 {
+        host.resize(WindowSize::clamped(cols, 24));
+        host.journal += 1_000;
+        settle(&mut host, &mut [&mut screen, &mut bytes]);
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    assert_eq!(screen.keyframes.len(), 1);
+    tokio::time::advance(Duration::from_millis(200)).await;
+    // Printed before the keyframe is made, and sent before it.
+    host.journal += 100_000;
+    settle(&mut host, &mut [&mut screen, &mut bytes]);
+    assert_eq!(screen.keyframes, [0, 110_000]);
+    host.journal += 1_000;
+    tokio::time::advance(Duration::from_secs(10)).await;
+    settle(&mut host, &mut [&mut screen, &mut bytes]);
+    assert_eq!((screen.keyframes.len(), bytes.keyframes.len()), (2, 1));
+    assert_eq!((screen.at, bytes.at, screen.skips), (host.journal, host.journal, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyframe_that_comes_too_late_is_asked_for_again_but_not_for_ever() {
+    let (record, hubs) = (record(), Hubs::default());
+    let mut host = Host::new();
+    let mut screen = Client::new(&hubs, &record, Catchup::Screen, From::Fresh);
+    settle(&mut host, &mut [&mut screen]);
+    host.resize(WindowSize::clamped(80, 24));
+    host.keyframe_lag = 10;
+    for _ in 0..20 {
+        host.journal += 1_000;
+        settle(&mut host, &mut [&mut screen]);
+        tokio::time::advance(Duration::from_millis(300)).await;
+    }
+    assert_eq!((screen.at, screen.keyframes.len(), host.keyframes), (host.journal, 1, 1 + 4));
+    // The next size finds the host in time again.
+    host.resize(WindowSize::clamped(90, 24));
+    settle(&mut host, &mut [&mut screen]);
+    host.keyframe_lag = 0;
+    tokio::time::advance(Duration::from_millis(300)).await;
+    settle(&mut host, &mut [&mut screen]);
+    assert_eq!(screen.keyframes.last(), Some(&host.journal));
 }
 
 proptest! {

@@ -106,25 +106,35 @@ fn parse_index(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse::<u8>().ok().map(usize::from)
 }
 
-/// `rgb:r/g/b` with one to four digits each, or `#rgb` with as many: the forms of XParseColor in use.
+/// `rgb:r/g/b` with one to four digits each, or `#rgb` with as many: the forms of XParseColor in use. Digits behind `rgb:` are a fraction of
+/// their own largest value, those behind `#` the most significant ones: `#abc` is `#a0b0c0`.
 fn parse_color(spec: &[u8]) -> Option<Rgb> {
     let spec = std::str::from_utf8(spec).ok()?;
-    let parts: Vec<&str> = if let Some(list) = spec.strip_prefix("rgb:") {
-        list.split('/').collect()
-    } else {
-        let digits = spec.strip_prefix('#').filter(|digits| digits.is_ascii() && digits.len() % 3 == 0)?;
-        let width = digits.len() / 3;
-        vec![digits.get(..width)?, digits.get(width..2 * width)?, digits.get(2 * width..)?]
-    };
-    let [r, g, b] = parts.as_slice() else { return None };
-    Some(Rgb { r: scale(r)?, g: scale(g)?, b: scale(b)? })
+    if let Some(list) = spec.strip_prefix("rgb:") {
+        let mut parts = list.split('/').map(scale);
+        let color = Rgb { r: parts.next()??, g: parts.next()??, b: parts.next()?? };
+        return parts.next().is_none().then_some(color);
+    }
+    let digits = spec.strip_prefix('#').filter(|digits| digits.is_ascii() && digits.len() % 3 == 0)?;
+    let width = digits.len() / 3;
+    let part = |index: usize| most_significant(digits.get(index * width..(index + 1) * width)?);
+    Some(Rgb { r: part(0)?, g: part(1)?, b: part(2)? })
 }
 
 /// A fraction of its own largest value, as 8 bits.
 fn scale(digits: &str) -> Option<u8> {
-    if !(1..=4).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let max = (1_u32 << (4 * digits.len())) - 1;
-    u8::try_from(255 * u32::from_str_radix(digits, 16).ok()? / max).ok()
+    let max = (1_u32 << (4 * digits.len().min(4))) - 1;
+    // Rounded, as in xterm.js.
+    u8::try_from((255 * hex(digits)? + max / 2) / max).ok()
+}
+
+/// The first digits of a number, as 8 bits.
+fn most_significant(digits: &str) -> Option<u8> {
+    u8::try_from((hex(digits)? << 8) >> (4 * digits.len())).ok()
+}
+
+/// One to four hexadecimal digits.
+fn hex(digits: &str) -> Option<u32> {
+    let plain = (1..=4).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    plain.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
 }

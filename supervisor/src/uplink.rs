@@ -6,11 +6,14 @@ use agentapi_shared::link::HostMessage;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tracing::warn;
 
-use super::Socket;
+/// The WebSocket to the control plane.
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Sends to the control plane, if there is a link; else what is sent is dropped: states come again with the inventory, durable items are in the
 /// outbox, and streams end with the link.
@@ -18,11 +21,13 @@ use super::Socket;
 pub(crate) struct LinkSender(Arc<Mutex<Option<SplitSink<Socket, Message>>>>);
 
 impl LinkSender {
-    pub(super) async fn attach(&self, sink: SplitSink<Socket, Message>) {
+    /// From now on messages go there.
+    pub(crate) async fn attach(&self, sink: SplitSink<Socket, Message>) {
         *self.0.lock().await = Some(sink);
     }
 
-    pub(super) async fn detach(&self) {
+    /// Closes what there is.
+    pub(crate) async fn detach(&self) {
         if let Some(mut sink) = self.0.lock().await.take() {
             // The other end may be gone.
             let _closed = sink.close().await;
@@ -42,7 +47,8 @@ impl LinkSender {
         self.send_message(Message::Binary(frame)).await;
     }
 
-    pub(super) async fn ping(&self) {
+    /// Sends a ping.
+    pub(crate) async fn ping(&self) {
         self.send_message(Message::Ping(Bytes::new())).await;
     }
 
