@@ -20,6 +20,7 @@ mod questions;
 mod registry;
 mod session;
 mod shim_client;
+mod shim_socket;
 mod slots;
 mod streams;
 mod uplink;

@@ -1,9 +1,8 @@
 //! The connection to one shim. Frames of streams pass through it untouched, in both directions and without a task in between.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,13 +16,11 @@ use agentapi_shared::shim::{
     packet_header, parse_packet_header,
 };
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::files::SpawnFiles;
+use crate::shim_socket::{self, ShimReader, ShimWriter};
 use crate::streams::StreamTable;
 use crate::uplink::LinkSender;
 
@@ -47,7 +44,7 @@ impl Default for ReadBuffer {
 /// Requests to a shim.
 #[derive(Debug)]
 pub(crate) struct ShimClient {
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    writer: tokio::sync::Mutex<ShimWriter>,
     pending: Mutex<HashMap<u64, oneshot::Sender<ShimOutcome>>>,
     next_id: AtomicU64,
 }
@@ -76,12 +73,7 @@ pub(crate) async fn connect(
     scratch: ReadBuffer,
     ended: oneshot::Sender<ShimEnd>,
 ) -> io::Result<(Arc<ShimClient>, ShimHello)> {
-    let socket = files.with_short_path(SOCKET, |path| {
-        let socket = std::os::unix::net::UnixStream::connect(path)?;
-        socket.set_nonblocking(true)?;
-        UnixStream::from_std(socket)
-    })?;
-    let (reader, writer) = socket.into_split();
+    let (reader, writer) = shim_socket::split(files.with_short_path(SOCKET, |path| UnixStream::connect(path))?)?;
     let mut packets = Packets { reader, scratch, buffer: BytesMut::new() };
     let client = Arc::new(ShimClient {
         writer: tokio::sync::Mutex::new(writer),
@@ -199,7 +191,7 @@ impl ShimClient {
 
 /// Packets as they come in.
 struct Packets {
-    reader: OwnedReadHalf,
+    reader: ShimReader,
     scratch: ReadBuffer,
     buffer: BytesMut,
 }
@@ -225,15 +217,18 @@ impl Packets {
 
     /// Reads what is there, waiting for at least one byte. The common buffer is held only while the kernel fills it.
     async fn fill(&mut self) -> io::Result<()> {
-        poll_fn(|cx| {
+        loop {
+            self.reader.readable().await?;
             let mut scratch = self.scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut filled = ReadBuf::new(&mut scratch);
-            let polled = Pin::new(&mut self.reader).poll_read(cx, &mut filled);
-            self.buffer.extend_from_slice(filled.filled());
-            polled.map_ok(|()| filled.filled().is_empty())
-        })
-        .await
-        .and_then(|at_end| if at_end { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
+            match self.reader.try_read(&mut scratch)? {
+                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(count) => {
+                    self.buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
+                    return Ok(());
+                }
+                None => {}
+            }
+        }
     }
 
     async fn hello(&mut self) -> io::Result<ShimHello> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agentapi_shared::api::ScreenResponse;
 use agentapi_shared::viewer::{ClientMessage, Resume, ServerMessage};
 use agentapi_shared::{ExitReason, WindowSize};
 use agentapi_tests::product::Product;
@@ -207,6 +208,23 @@ async fn after_a_resize_a_keyframe_brings_what_the_program_does_not_redraw() -> 
     while exact.offset < viewer.offset {
         let seen = exact.next().await?;
         assert!(!matches!(seen, Seen::Keyframe(..)), "a viewer of bytes gets bytes");
+    }
+    Ok(())
+}
+
+/// An echo goes to the viewers before it goes to the screen; who asks for the screen then must not notice.
+#[tokio::test]
+async fn the_screen_has_what_a_viewer_was_shown() -> Result<()> {
+    let product = Product::start().await?;
+    let session = product.create(&["sh", "-c", "stty raw -echo; printf READY; exec cat"]).await?;
+    let mut viewer = product.view(session.id, ViewerOptions::default()).await?;
+    viewer.output_until("READY").await?;
+    for key in b'a'..=b'z' {
+        viewer.input(&[key]).await?;
+        viewer.output_until(std::str::from_utf8(&[key])?).await?;
+        let screen: ScreenResponse = product.get(&format!("/sessions/{}/screen", session.id)).await?;
+        assert!(screen.offset >= viewer.offset, "{} < {}", screen.offset, viewer.offset);
+        assert!(screen.text.trim_end().ends_with(char::from(key)), "{}", screen.text);
     }
     Ok(())
 }

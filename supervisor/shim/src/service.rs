@@ -1,7 +1,8 @@
 //! The shim's loop: one poll over everything it holds.
 //!
-//! Order of a turn: what the program wrote goes to the ring, to the streams, to the journal, and only then to the screen's thread. Nothing in
-//! here blocks, and no timer runs unless a stop has a deadline or the CPU budget is spent.
+//! Order of a turn: what the program wrote goes to the ring, to the streams, to the journal, and only then to the screen's thread; an echo is
+//! kept from the last two for a moment. Nothing in here blocks, and no timer runs unless a stop has a deadline, the CPU budget is spent, or
+//! somebody has just typed.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -55,6 +56,8 @@ pub(crate) struct Service {
     /// Acknowledgements of typed input that wait for the program's reaction to it, and until when they do.
     held: Vec<ShimEvent>,
     held_until: Option<Instant>,
+    /// What most likely is an echo: it is with the viewers, and goes to the journal and the screen when the acknowledgements go.
+    echo: Vec<u8>,
     parser: Parser,
     records: Records,
     budget: CpuBudget,
@@ -107,6 +110,7 @@ impl Service {
             input: Input::default(),
             held: Vec::new(),
             held_until: None,
+            echo: Vec::new(),
             parser,
             records,
             budget: CpuBudget::new(),
@@ -228,16 +232,33 @@ impl Service {
         if !chunk.is_empty() {
             self.output.ring.push(chunk);
             self.pump();
-            if !self.held.is_empty() {
-                // Most likely an echo. Whoever was just woken to pass it on may have to share this processor: journal and screen can wait.
-                std::thread::yield_now();
+            if !self.held.is_empty() && self.echo.is_empty() && chunk.len() < MORE_BYTES {
+                // Those who pass it on need the processors now; nobody waits for the rest.
+                self.echo.extend_from_slice(chunk);
+            } else {
+                self.settle_echo();
+                self.record(chunk);
+                self.release_held();
             }
-            self.output.record(chunk);
-            self.backlogged = !self.parser.output(chunk, self.output.journal_bytes_max());
-            self.paused_until = self.budget.pause().map(|pause| Instant::now() + pause);
-            self.release_held();
         }
         self.buffer = buffer;
+    }
+
+    /// To the journal and to the screen's thread.
+    fn record(&mut self, chunk: &[u8]) {
+        self.output.record(chunk);
+        self.backlogged = !self.parser.output(chunk, self.output.journal_bytes_max());
+        self.paused_until = self.budget.pause().map(|pause| Instant::now() + pause);
+    }
+
+    /// Records what was kept back as an echo: before anything that journal or screen are asked for.
+    fn settle_echo(&mut self) {
+        if !self.echo.is_empty() {
+            let mut echo = std::mem::take(&mut self.echo);
+            self.record(&echo);
+            echo.clear();
+            self.echo = echo;
+        }
     }
 
     fn write_input(&mut self) {
@@ -262,7 +283,11 @@ impl Service {
     fn pump(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         match self.streams.pump(&self.output, connection) {
-            Ok(lost) => lost.into_iter().for_each(|stream| self.parser.keyframe(stream)),
+            Ok(lost) if lost.is_empty() => {}
+            Ok(lost) => {
+                self.settle_echo();
+                lost.into_iter().for_each(|stream| self.parser.keyframe(stream));
+            }
             Err(_) => self.disconnect(),
         }
     }
@@ -279,6 +304,7 @@ impl Service {
         self.streams.clear();
         self.held.clear();
         self.held_until = None;
+        self.settle_echo();
     }
 
     fn resize(&mut self, size: WindowSize) -> Result<(), CommandError> {
@@ -286,6 +312,7 @@ impl Service {
             return Ok(());
         }
         let pty = PtySize { rows: size.rows(), cols: size.cols(), pixel_width: 0, pixel_height: 0 };
+        self.settle_echo();
         self.master.resize(pty).map_err(|error| CommandError::new("internal", format!("cannot resize: {error}")))?;
         self.output.resize(size);
         self.parser.resize(size);
@@ -299,6 +326,7 @@ impl Service {
                 Parsed::Replies(bytes) => self.input.push_replies(bytes),
                 Parsed::Drained => self.backlogged = false,
                 Parsed::Quiet => {
+                    self.settle_echo();
                     self.output.release();
                     sys::trim_heap();
                 }

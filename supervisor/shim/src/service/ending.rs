@@ -100,6 +100,7 @@ impl Service {
             self.ending.drain_until = None;
             self.ending.terminal_closed = true;
             self.abandon_input();
+            self.settle_echo();
             self.parser.finish();
         }
     }

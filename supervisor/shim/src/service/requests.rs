@@ -12,8 +12,8 @@ use super::Service;
 use crate::connection::Packet;
 use crate::input::Origin;
 
-/// So long an acknowledgement of typed input waits for what the program says to it, most often its echo. Sent first, it would wake every process
-/// up to the viewer while the echo, which a person waits for, stands behind it; sent with the echo it wakes none by itself.
+/// So long an acknowledgement of typed input waits, and with it the journal and the screen of what the program says to it, most often its echo.
+/// Done at once they would compete for the processors with every process that passes the echo on to the person who waits for it.
 const ACK_HOLD: Duration = Duration::from_millis(2);
 
 impl Service {
@@ -30,6 +30,9 @@ impl Service {
     }
 
     fn request(&mut self, request: ShimRequest) {
+        if !matches!(request, ShimRequest::Credit { .. }) {
+            self.settle_echo();
+        }
         match request {
             ShimRequest::Hello { protocol } => {
                 let hello = ShimEvent::Hello {
@@ -114,9 +117,10 @@ impl Service {
         self.send(&event);
     }
 
-    /// Sends the acknowledgements that were held back.
+    /// Sends the acknowledgements that were held back, and records the echo.
     pub(super) fn release_held(&mut self) {
         self.held_until = None;
+        self.settle_echo();
         for event in std::mem::take(&mut self.held) {
             self.send(&event);
         }
