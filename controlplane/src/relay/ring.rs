@@ -104,8 +104,11 @@ impl Ring {
         }
     }
 
-    /// From `offset` on the terminal has this size.
+    /// From `offset` on the terminal has this size. One that it has already is no change: a stream from its very beginning starts with such a mark.
     pub(super) fn mark(&mut self, offset: u64, size: WindowSize) {
+        if size == self.newest_size() {
+            return;
+        }
         self.marks.push_back(Mark { seq: self.next_mark, offset, size });
         self.next_mark += 1;
         self.forget_marks_before_tail();
@@ -195,6 +198,7 @@ mod tests {
         let mut ring = Ring::new(0, size(80));
         ring.push(0, bytes(0, 10));
         ring.mark(10, size(90));
+        ring.mark(10, size(91));
         ring.mark(10, size(91));
         ring.push(10, bytes(10, 10));
         ring.mark(20, size(92));

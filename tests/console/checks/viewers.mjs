@@ -62,7 +62,7 @@ export const checks = {
     await focusTerminal(page);
     // Reads what comes back for a device query until nothing comes any more, and shows how often the answer's end is in it.
     await typeLine(page, `clear; ask() { stty -echo -icanon min 0 time 10; printf "$1" >/dev/tty; a=$(dd bs=4096 count=1 2>/dev/null; dd bs=4096 count=1 2>/dev/null); stty sane; printf '%s' "$a" | tr -cd "$2" | wc -c; }`);
-    await typeLine(page, `clear; echo "cpr $(ask '\\033[6n' R)"; echo "da $(ask '\\033[c' c)"; echo "version $(ask '\\033[>q' '|')"; echo asked`);
+    await typeLine(page, `clear; echo "cpr $(ask '\\033[6n' R)"; echo "da $(ask '\\033[c' c)"; echo "version $(ask '\\033[>q' '|')"; echo as''ked`);
     await waitForScreen(page, /^asked$/m);
     const text = await screenText(page);
     for (const what of ['cpr', 'da', 'version']) {

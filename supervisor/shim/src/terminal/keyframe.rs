@@ -251,10 +251,15 @@ impl<E: Engine> Writer<'_, E> {
     fn cursor(&mut self) {
         let controls = self.engine.controls();
         let cursor = self.engine.cursor();
+        let active = self.engine.active();
         let origin = controls.modes.private(6) == Some(true);
-        let top = if origin { self.engine.region(self.engine.active()).start } else { 0 };
-        let row = cursor.row.saturating_sub(top) + 1;
         let again = self.reprint(&cursor);
+        // Printed over, a row no longer wraps into the next. Whoever waits to wrap at the end of one that does came from the other screen.
+        let elsewhere = active == Buffer::Primary && cursor.pending_wrap && self.engine.wraps(active, cursor.row);
+        let (enter, leave) = if elsewhere { ("\x1b[?1047h", "\x1b[?1047l") } else { ("", "") };
+        let top = if origin && !elsewhere { self.engine.region(active).start } else { 0 };
+        let row = cursor.row.saturating_sub(top) + 1;
+        self.text(enter);
         let col = again.as_ref().map_or(cursor.col, |again| again.col);
         put(&mut self.out, format_args!("\x1b[{row};{}H", col + 1));
         if let Some(again) = &again {
@@ -267,6 +272,7 @@ impl<E: Engine> Writer<'_, E> {
                 self.out.extend_from_slice(again.text.as_bytes());
                 // SI changes nothing here, but after it there is no character that REP would repeat.
                 self.text("\x0f");
+                self.text(leave);
             }
         }
         self.charsets([Charset::Ascii; 4], cursor.charsets);
@@ -279,6 +285,7 @@ impl<E: Engine> Writer<'_, E> {
         self.pen.set(&mut self.out, cursor.style, cursor.link.as_ref());
         if let Some(again) = again.filter(|again| again.raw) {
             self.out.extend_from_slice(again.text.as_bytes());
+            self.text(leave);
         }
     }
 

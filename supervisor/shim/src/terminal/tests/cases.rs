@@ -29,6 +29,11 @@ pub(crate) const CASES: &[(&str, &str, &str)] = &[
     ("pending wrap after a wide character", "\x1b[42m012345678901234567漢", "x"),
     ("pending wrap in insert mode", "\x1b[4h\x1b[3;1H0123456789012345678e\u{301}", "x"),
     (
+        "pending wrap brought from the other screen",
+        "\x1b[2;1H012345678901234567890123\x1b[?1047h\x1b[2;1Habcdefghijklmnopqrst\x1b[?1047l",
+        "x\r\ny",
+    ),
+    (
         "title and modes",
         "\x1b]0;one\x07\x1b[22;2t\x1b]2;two; three\x07\x1b[?1h\x1b=\x1b[?1002;1006;1004;2004;2026;5;12;25l\x1b[?1002;1006;1004;2004;2026;5;12h\x1b[4 q\x1b[>4;2m\x1b[20h",
         "a\nb\x1b[23;2t\x1b[?2026$p\x1b[?1002$p\x1b[?25$p",
