@@ -192,7 +192,7 @@ impl AsyncWrite for LinkStream {
 mod tests {
     use futures_util::StreamExt;
     use tokio::io::AsyncWriteExt;
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -200,7 +200,10 @@ mod tests {
 
     async fn connection() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let near = TcpSocket::new_v4().unwrap();
+        // The kernel would let it grow to some megabytes.
+        near.set_send_buffer_size(64 * 1024).unwrap();
+        let (near, far) = tokio::join!(near.connect(listener.local_addr().unwrap()), listener.accept());
         (near.unwrap(), far.unwrap().0)
     }
 
@@ -210,7 +213,7 @@ mod tests {
         let (near, far) = connection().await;
         let mut stream = LinkStream::new(near);
         let outlet = stream.outlet();
-        let sizes = [0usize, 1, 125, 126, 65_535, 65_536, 3_000_000, 2, 1_000_000, 3];
+        let sizes = [0usize, 1, 125, 126, 65_535, 65_536, 7_000_000, 2, 1_000_000, 3];
         for size in sizes {
             outlet.send(Outgoing::Frame(vec![7; size].into())).unwrap();
             // A pong of nothing, as the library would write it.
