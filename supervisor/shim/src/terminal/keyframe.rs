@@ -22,7 +22,8 @@
 //! xterm.js has the same rule with its unicode11 addon and not with unicode-graphemes.
 //!
 //! # What it leaves out
-//! The rarest attributes, which the engine does not keep (overline, double-size rows).
+//! The rarest attributes, which the engine does not keep (overline, double-size rows). In insert mode, right after a character: that
+//! its row wraps into the next, which only a later change of size could show.
 
 use super::controls::{KittyFlags, Modes};
 use super::engine::{Buffer, CellKind, CellView, Charset, CursorState, Engine, NamedColor, Style};

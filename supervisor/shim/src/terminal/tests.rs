@@ -38,7 +38,7 @@ type RowState = Vec<String>;
 /// Cells, wrap marks, saved cursor and scroll region.
 type ScreenState = (Vec<RowState>, Vec<bool>, CursorState, std::ops::Range<u16>);
 
-/// The whole state of a terminal in comparable form. Only one mark is left out: why the last column of a row is empty.
+/// The whole state of a terminal in comparable form. Left out: why the last column of a row is empty, and what keyframes leave out.
 #[derive(Debug, PartialEq)]
 struct State {
     active: Buffer,
@@ -73,7 +73,9 @@ fn state(terminal: &Terminal) -> State {
                     .collect()
             })
             .collect();
-        let wraps = (0..rows).map(|row| engine.wraps(buffer, row)).collect();
+        let inserted = engine.controls().modes.ansi(4) == Some(true) && engine.controls().last_char.is_some();
+        let left_out = |row| inserted && buffer == engine.active() && row == engine.cursor().row;
+        let wraps = (0..rows).map(|row| engine.wraps(buffer, row) && !left_out(row)).collect();
         (cells, wraps, engine.saved_cursor(buffer), engine.region(buffer))
     };
     let buffers = if engine.active() == Buffer::Alternate {
