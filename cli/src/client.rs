@@ -8,9 +8,10 @@ mod problem;
 use std::time::Duration;
 
 use agentapi_shared::api::{
-    Agent, CreateSession, Host, InputWritten, LoginCode, Page, ResizeSession, RestartSession, ScreenFormat,
+    Agent, CreateSession, Host, InputWritten, LIMIT_MAX, LoginCode, Page, ResizeSession, RestartSession, ScreenFormat,
     ScreenResponse, SendInput, Session,
 };
+use agentapi_shared::egress::{EgressDecision, EgressVerdict};
 use agentapi_shared::{SessionId, WindowSize};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, Response, Url};
@@ -115,6 +116,30 @@ impl Client {
         query.extend(scrollback.map(|rows| ("scrollback", rows.to_string())));
         query.extend(spawn.map(|number| ("spawn", number.to_string())));
         self.get(&format!("sessions/{id}/screen"), &query).await
+    }
+
+    /// `GET /sessions/{id}/egress`, the newest of them.
+    pub(crate) async fn egress(
+        &self,
+        id: SessionId,
+        verdict: Option<EgressVerdict>,
+        count_max: usize,
+    ) -> Result<Vec<EgressDecision>, Failure> {
+        let mut all: Vec<EgressDecision> = Vec::new();
+        let mut cursor = None;
+        while all.len() < count_max {
+            let limit = (count_max - all.len()).min(LIMIT_MAX as usize);
+            let mut query: Query<'_> = vec![("limit", limit.to_string())];
+            query.extend(verdict.map(|verdict| ("verdict", verdict.as_str().to_owned())));
+            query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+            let page: Page<EgressDecision> = self.get(&format!("sessions/{id}/egress"), &query).await?;
+            all.extend(page.data);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     /// `POST /sessions/{id}/input`.

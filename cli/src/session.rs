@@ -1,6 +1,7 @@
 //! `agentapi session`: one file per group of commands; here which command goes where, and how a session is named.
 
 mod create;
+mod egress;
 mod list;
 mod select;
 mod stop;
@@ -34,6 +35,7 @@ pub(crate) async fn session(command: &SessionCommand, global: &GlobalArgs, env: 
         SessionCommand::Attach(args) => attach_to(&context, args).await,
         SessionCommand::Input(args) => terminal::input(&context, args).await,
         SessionCommand::Screen(args) => terminal::screen(&context, args).await,
+        SessionCommand::Egress(args) => egress::list(&context, args).await,
         SessionCommand::Wait(args) => wait::wait(&context, args).await,
         SessionCommand::Restart(args) => stop::restart(&context, args).await,
         SessionCommand::Stop(args) => stop::stop(&context, args).await,

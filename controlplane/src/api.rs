@@ -2,6 +2,7 @@
 
 mod agents;
 mod console;
+mod egress;
 mod error;
 mod events;
 mod extract;
@@ -49,6 +50,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(sessions::screen))
         .routes(routes!(sessions::input))
         .routes(routes!(sessions::resize))
+        .routes(routes!(egress::list))
         .routes(routes!(terminal::attach))
         .routes(routes!(hosts::list))
         .routes(routes!(hosts::get))

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use agentapi_controlplane::api::openapi_json;
 use agentapi_controlplane::config::{Cli, Config, Verb};
 use agentapi_controlplane::server::Server;
-use agentapi_shared::runtime::{exit_with_parent, init_telemetry};
+use agentapi_shared::runtime::{Notice, exit_with_parent, init_telemetry, notify_manager};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -54,11 +54,13 @@ async fn serve(config: &Config) -> ExitCode {
     if say(&ready.to_string()) == ExitCode::FAILURE {
         return ExitCode::FAILURE;
     }
+    notify_manager(Notice::Ready);
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        notify_manager(Notice::Stopping);
     };
     server.run(stop).await;
     ExitCode::SUCCESS

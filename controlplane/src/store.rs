@@ -9,13 +9,14 @@ mod contract;
 pub mod records;
 pub mod sqlite;
 
+use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::{HostId, SessionId};
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 
 use records::{
-    AuditEntry, BrowserSession, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter,
-    SessionRecord, TenantContext, UserHolder,
+    AuditEntry, BrowserSession, EgressFilter, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange,
+    SessionFilter, SessionRecord, TenantContext, UserHolder,
 };
 
 /// The answer of a store method.
@@ -89,6 +90,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Stores an audit entry that goes with no change here.
     fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()>;
+
+    /// Stores a decision of a host's egress gateway about a session placed there; one that is known, or of a session that is gone, changes nothing.
+    fn record_egress(&self, host: HostId, decision: EgressDecision, seen: OutboxSeen) -> Answer<'_, ()>;
+    /// A page of a session's egress decisions, newest first.
+    fn egress(&self, scope: Scope, session: SessionId, filter: EgressFilter) -> Answer<'_, Vec<EgressDecision>>;
 
     /// Every host that a tenant may use.
     fn hosts(&self, tenant: TenantContext) -> Answer<'_, Vec<HostRecord>>;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::egress::EgressRule;
+
 /// One agent.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +27,12 @@ pub struct AgentManifest {
     /// Environment; the session's own values win.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Hosts that the agent itself needs, such as `api.example.com` or `*.example.com:8443`.
+    #[serde(default, deserialize_with = "crate::egress::rules_from_text")]
+    pub egress: Vec<EgressRule>,
+    /// Directories of the host that it needs read-only, beside the system's; those that are not there are left out.
+    #[serde(default)]
+    pub read_only_paths: Vec<String>,
     /// Files written into the session's HOME before its first spawn. Ones that are there stay.
     #[serde(default)]
     pub files: Vec<AgentFile>,
@@ -76,6 +84,8 @@ mod tests {
         let all = manifests().unwrap();
         for agent in &all {
             assert!(!agent.command.is_empty(), "{}", agent.name);
+            assert!(!agent.egress.is_empty(), "{}", agent.name);
+            assert!(agent.read_only_paths.iter().all(|path| path.starts_with('/')), "{}", agent.name);
             for file in &agent.files {
                 let plain =
                     !file.path.starts_with('/') && !file.path.split('/').any(|part| part == ".." || part.is_empty());

@@ -3,9 +3,11 @@
 //! Requests refuse unknown fields, so that a typing error is an error and not a default.
 
 mod problem;
+mod sandbox;
 mod session;
 mod system;
 
 pub use problem::{FieldError, Problem};
+pub use sandbox::*;
 pub use session::*;
 pub use system::*;

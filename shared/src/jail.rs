@@ -1,8 +1,8 @@
 //! The jail of one spawn as pure data: typed steps in a fixed order, by mode. The supervisor makes a plan, prints it, compares it;
 //! the shim's child applies it in one straight line and names the step that failed.
 //!
-//! Layers that exist today: user, pid and mount namespaces, a minimal root, a PTY of the jail's own, ids, rlimits, environment, no set-ID files.
-//! Network, IPC, UTS and cgroup namespaces, Landlock and the rest of seccomp are further [`Namespace`]s and further fields of the plan.
+//! The fields stand in the order in which they are applied. What a plan says is what is done: a step that cannot be is an error, never a smaller
+//! jail. Which layers a host may do without is settled before the plan is made.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,13 @@ const _: () = assert!(SLOT_UID_BASE as u64 + SLOTS_MAX as u64 * SLOT_UIDS as u64
 
 /// The agent's uid and gid inside.
 pub const AGENT_ID: u32 = 1000;
+/// Ids of a slot that exist inside: all but the last.
+pub const MAPPED_IDS: u32 = SLOT_UIDS - 1;
+/// The shim's uid and gid in the slot's block, once the agent runs. Not mapped, so that nothing inside can ever have it or name it.
+pub const SHIM_ID: u32 = SLOT_UIDS - 1;
+const _: () = assert!(SHIM_ID >= MAPPED_IDS && AGENT_ID < MAPPED_IDS);
+/// Name of the host inside.
+pub const HOSTNAME: &str = "agentapi";
 /// The agent's HOME inside.
 pub const HOME: &str = "/home/agent";
 /// The agent's working directory inside.
@@ -46,6 +53,14 @@ pub enum Namespace {
     Pid,
     /// Mounts.
     Mount,
+    /// Interfaces, addresses, ports, abstract unix sockets.
+    Network,
+    /// System V IPC and POSIX message queues.
+    Ipc,
+    /// The host's name.
+    Uts,
+    /// The view of cgroups: the jail's own is the root.
+    Cgroup,
 }
 
 /// Everything the jail's init has to do, in the order in which it does it.
@@ -53,17 +68,80 @@ pub enum Namespace {
 pub struct JailPlan {
     /// Who makes the jail.
     pub mode: JailMode,
-    /// What is unshared at birth, or for `user` in root mode entered last.
+    /// What is unshared: at birth, but for `user` in root mode, which is entered last, and `cgroup`, which follows the jail into its cgroup.
     pub namespaces: Vec<Namespace>,
+    /// How init gets into the cgroup that the supervisor made.
+    #[serde(default)]
+    pub cgroup: CgroupStep,
+    /// Name of the host inside, where there is a UTS namespace.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Ports on 127.0.0.1 in the network namespace on which init listens. The shim keeps the listeners.
+    #[serde(default)]
+    pub listeners: Vec<u16>,
     /// The new root, from empty. Empty when there is no mount namespace.
     pub mounts: Vec<MountStep>,
-    /// Whether the agent is kept from making set-user-ID and set-group-ID files: the first rule of the system call filter.
-    #[serde(default)]
-    pub forbid_set_id: bool,
     /// Limits of the agent's processes.
     pub rlimits: Vec<Rlimit>,
+    /// How much sooner than others the jail is killed when the host runs out of memory, from 0 to 1000.
+    #[serde(default)]
+    pub oom_score_adj: Option<u16>,
+    /// Rules of the file system beneath the mounts, and scopes; none where the host lacks it and may.
+    #[serde(default)]
+    pub landlock: Option<LandlockStep>,
+    /// The filter of the agent's system calls.
+    #[serde(default)]
+    pub filter: Option<FilterStep>,
+    /// What the shim gives up once the agent runs; none: nothing.
+    #[serde(default)]
+    pub shim: Option<ShimStep>,
     /// What is executed.
     pub exec: ExecStep,
+}
+
+impl JailPlan {
+    /// Whether the jail has a namespace of this kind.
+    #[must_use]
+    pub fn has(&self, namespace: Namespace) -> bool {
+        self.namespaces.contains(&namespace)
+    }
+}
+
+/// See [`JailPlan::cgroup`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupStep {
+    /// Born in the cgroup v2 directory whose descriptor is the third of the start message.
+    pub born_in: bool,
+    /// Waits until the supervisor has put it into cgroups (v1): see [`crate::shim::ShimStarted::Born`].
+    pub attach: bool,
+}
+
+/// See [`JailPlan::landlock`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LandlockStep {
+    /// Version of the kernel's interface; all that it knows is used, no less.
+    pub abi: u32,
+    /// Beneath these directories, and for these files, everything that file permissions allow. Beneath all others only reading and executing.
+    pub read_write: Vec<String>,
+    /// Beneath these files may be written that are there, and none made: `/proc`.
+    pub write_existing: Vec<String>,
+}
+
+/// See [`JailPlan::filter`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilterStep {
+    /// Nothing that reaches into another process.
+    Strict,
+    /// The same with `ptrace` and `process_vm_*`, for debuggers.
+    Debuggers,
+}
+
+/// See [`JailPlan::shim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimStep {
+    /// Host uid and gid that it takes, in root mode.
+    pub host_id: Option<u32>,
 }
 
 /// One step of the new root. Targets are absolute paths inside it; parents are made.
@@ -83,6 +161,15 @@ pub enum MountStep {
         /// Ids on disk and in the jail, where they differ.
         idmap: Option<IdMap>,
     },
+    /// A character device of the host, which must be the one that its name says.
+    Device {
+        /// Path on the host and inside.
+        path: String,
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
     /// An empty file system in memory.
     Tmpfs {
         /// Inside.
@@ -96,6 +183,16 @@ pub enum MountStep {
     },
     /// The jail's own process list.
     Proc {
+        /// Inside.
+        target: String,
+    },
+    /// Something in `/proc` that is nobody's business: a file reads as empty, a directory as well. What this kernel does not have needs none.
+    Mask {
+        /// Inside.
+        target: String,
+    },
+    /// A directory that is there already, with all below it, is only read from here on. What this kernel does not have needs none.
+    ReadOnly {
         /// Inside.
         target: String,
     },

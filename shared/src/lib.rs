@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod egress;
 pub mod exit;
 pub mod frame;
 pub mod id;

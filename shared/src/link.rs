@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::api::{ScreenFormat, ScreenResponse, Workspace};
+use crate::api::{Posture, SandboxRequest, ScreenFormat, ScreenResponse, Workspace};
+use crate::egress::EgressDecision;
 use crate::exit::Exit;
 use crate::id::{EventId, HostId, SessionId};
 use crate::size::WindowSize;
@@ -197,6 +198,12 @@ pub struct HostFacts {
     pub isolation: String,
     /// Directories below which a `path` workspace may lie.
     pub workspace_roots: Vec<String>,
+    /// Profiles of the sandbox that sessions may name.
+    #[serde(default)]
+    pub profiles: Vec<String>,
+    /// What this host lacks of the whole isolation, in the words of a posture, allowed or not.
+    #[serde(default)]
+    pub degraded: Vec<String>,
     /// The agents this host knows, whether they are there, and what to do if not.
     pub agents: Vec<AgentFacts>,
 }
@@ -240,6 +247,9 @@ pub struct SpawnReport {
     pub ended_at: Option<OffsetDateTime>,
     /// How it ended.
     pub exit: Option<Exit>,
+    /// How it is isolated; known from `running` on.
+    #[serde(default)]
+    pub posture: Option<Box<Posture>>,
 }
 
 /// What must not be lost.
@@ -262,6 +272,8 @@ pub enum OutboxItem {
         /// More, without secrets.
         detail: Value,
     },
+    /// What the egress gateway decided about one connection.
+    Egress(EgressDecision),
 }
 
 /// The outcome of a command.
@@ -295,6 +307,7 @@ impl CommandError {
 /// What a host can be asked to do for a session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one at a time is held, on its way")]
 pub enum Command {
     /// Start a spawn. A host that already has it answers as if it had just accepted it.
     Start(StartSpawn),
@@ -355,6 +368,9 @@ pub struct StartSpawn {
     pub size: WindowSize,
     /// Where the agent works.
     pub workspace: Workspace,
+    /// How it is to be isolated.
+    #[serde(default)]
+    pub sandbox: SandboxRequest,
 }
 
 impl std::fmt::Debug for StartSpawn {

@@ -1,10 +1,11 @@
 //! The shim's two sockets.
 //!
 //! **Start**: the shim's stdin is a SEQPACKET socket. The supervisor sends one [`ShimStart`] with two fds (the listening socket, the spawn's
-//! directory); the shim answers with [`ShimStarted`] messages until the program was executed or could not be.
+//! directory) and, if the plan says so, a third (the cgroup); the shim answers with [`ShimStarted`] messages until the program was executed or
+//! could not be. [`ShimStarted::Born`] waits for an answer of one byte.
 //!
-//! **Service**: whoever is the supervisor connects to the listening socket. One connection at a time: a new one replaces the old. Both sides send
-//! packets: `u32 length, u8 kind` (0 JSON, 1 binary frame of [`crate::frame`]), then that many bytes. This protocol grows only by addition: a
+//! **Service**: whoever is the supervisor connects to the listening socket. One connection at a time: a new one replaces the old with its first
+//! request. A connection whose first request is [`ShimRequest::Listeners`] is apart from that: it is answered and closed. Both sides send packets: `u32 length, u8 kind` (0 JSON, 1 binary frame of [`crate::frame`]), then that many bytes. This protocol grows only by addition: a
 //! shim lives for weeks and every later supervisor must speak to it.
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,9 @@ pub const PACKET_FRAME: u8 = 1;
 /// The start message is one SEQPACKET datagram; below the kernel's default socket buffer of 208 KiB.
 pub const START_BYTES_MAX: usize = 190 * 1024;
 
+/// The supervisor's answer to [`ShimStarted::Born`]: init is in its cgroups. Closing the socket instead ends the start.
+pub const ATTACHED: [u8; 1] = *b"+";
+
 /// What a shim needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShimStart {
@@ -60,6 +64,11 @@ pub struct ShimStart {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ShimStarted {
+    /// Init is there, does nothing yet, and waits to be put into its cgroups. Only if the plan says `attach`; answered by [`ATTACHED`].
+    Born {
+        /// Host pid of the jail's init.
+        init_pid: i32,
+    },
     /// The program runs.
     Executed {
         /// Host pid of the jail's init.
@@ -132,6 +141,9 @@ pub enum ShimRequest {
         /// Rows of scrollback.
         scrollback: u32,
     },
+    /// Only as the first and only request of a connection: duplicates of the jail's listeners, please. Answered by [`ShimEvent::Listeners`], with
+    /// which they come (`SCM_RIGHTS`), and closed.
+    Listeners,
     /// End the spawn. Asking twice hurries: the earlier deadline counts.
     Stop {
         /// Time between asking and killing.
@@ -159,6 +171,11 @@ pub enum ShimEvent {
         size: WindowSize,
         /// Offset of the next byte.
         next_offset: u64,
+    },
+    /// The answer to [`ShimRequest::Listeners`]: one descriptor for each port, in this order.
+    Listeners {
+        /// On 127.0.0.1 inside.
+        ports: Vec<u16>,
     },
     /// See [`crate::link::HostMessage::Watched`].
     Watched(Watched),

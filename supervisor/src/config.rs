@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
+use agentapi_shared::SessionId;
 use clap::builder::BoolishValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::posture::Missing;
+use crate::settings::{Settings, SettingsError};
 
 /// What the journal of a spawn keeps on disk at most: a viewer may be this far behind and lose nothing.
 const JOURNAL_MB_DEFAULT: u64 = 256;
@@ -32,11 +36,27 @@ pub(crate) struct RunOptions {
     #[arg(long, env = "AGENTAPI_SUPERVISOR_STATE_DIR", default_value = "/var/lib/agentapi/supervisor")]
     pub(crate) state_dir: PathBuf,
     /// File with the control plane's link URL and this host's token, as JSON: {"url": "...", "token": "..."}.
-    #[arg(long, env = "AGENTAPI_SUPERVISOR_CREDENTIAL_FILE")]
-    pub(crate) credential_file: PathBuf,
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_CREDENTIAL_FILE", required_unless_present = "check_config")]
+    pub(crate) credential_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) policy: Policy,
+    /// Say whether the settings are sound, with every mistake in them, and do nothing else.
+    #[arg(long)]
+    pub(crate) check_config: bool,
     /// The agentapi-shim program; by default the one beside this program.
     #[arg(long, env = "AGENTAPI_SUPERVISOR_SHIM")]
     pub(crate) shim: Option<PathBuf>,
+    /// The agentapi-egress program; by default the one beside this program.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_EGRESS")]
+    pub(crate) egress: Option<PathBuf>,
+    /// Private addresses that sessions may reach by names that their rules allow, such as those of a registry inside. May be given several times.
+    #[arg(
+        long = "egress-allow-address",
+        env = "AGENTAPI_SUPERVISOR_EGRESS_ALLOW_ADDRESSES",
+        value_delimiter = ',',
+        value_name = "CIDR"
+    )]
+    pub(crate) egress_allow_addresses: Vec<ipnet::IpNet>,
     /// Start sessions without isolation where this host cannot isolate them. Never on a machine that others use.
     #[arg(long, env = "AGENTAPI_SUPERVISOR_UNSAFE_NO_JAIL", value_parser = BoolishValueParser::new())]
     pub(crate) unsafe_no_jail: bool,
@@ -54,6 +74,26 @@ pub(crate) struct RunOptions {
     pub(crate) log_format: LogFormat,
     #[command(flatten)]
     pub(crate) exposure: Exposure,
+}
+
+/// What sessions may do and lack.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct Policy {
+    /// Settings, as TOML [default: /etc/agentapi/supervisor.toml, if it is there]
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// A layer of the sandbox that may be missing, beside those of the settings. May be given several times.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_ALLOW_DEGRADED", value_delimiter = ',', value_name = "WORD")]
+    pub(crate) allow_degraded: Vec<Missing>,
+}
+
+impl Policy {
+    /// The settings, with what the command line adds to them.
+    pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
+        let mut settings = Settings::load(self.config.as_deref())?;
+        settings.allow_degraded.extend(&self.allow_degraded);
+        Ok(settings)
+    }
 }
 
 /// What of the host sessions may see.
@@ -95,9 +135,14 @@ pub(crate) struct DoctorOptions {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Compare a running session of this host with what it was given, instead; needs --state-dir.
+    #[arg(long, value_name = "ID", requires = "state_dir")]
+    pub(crate) session: Option<SessionId>,
     /// A daemon's state directory: what agents told it of their versions is told here.
     #[arg(long, env = "AGENTAPI_SUPERVISOR_STATE_DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) policy: Policy,
     #[command(flatten)]
     pub(crate) exposure: Exposure,
 }

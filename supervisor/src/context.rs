@@ -7,9 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use agentapi_shared::link::HostFacts;
 use agentapi_shared::runtime::TaskGroup;
 
+use crate::cgroup::Cgroups;
 use crate::config::Exposure;
-use crate::host::{self, Isolation};
+use crate::gateway::Gateway;
+use crate::host::{self, Ground};
 use crate::outbox::Outbox;
+use crate::private::Private;
+use crate::settings::Settings;
 use crate::shim_client::ReadBuffer;
 use crate::slots::Slots;
 use crate::streams::StreamTable;
@@ -21,15 +25,19 @@ use crate::versions::Versions;
 pub(crate) struct Context {
     pub(crate) state_dir: PathBuf,
     pub(crate) shim: PathBuf,
-    pub(crate) isolation: Isolation,
+    pub(crate) settings: Settings,
+    pub(crate) ground: Ground,
+    pub(crate) cgroups: Cgroups,
     pub(crate) unsafe_no_jail: bool,
     pub(crate) exposure: Exposure,
+    pub(crate) private: Private,
     pub(crate) journal_bytes_max: u64,
     pub(crate) boot_id: String,
     pub(crate) link: LinkSender,
     pub(crate) streams: Arc<StreamTable>,
     pub(crate) shim_bytes: ReadBuffer,
     pub(crate) outbox: Outbox,
+    pub(crate) gateway: Gateway,
     pub(crate) reaper: Reaper,
     pub(crate) slots: Slots,
     pub(crate) versions: Versions,
@@ -39,7 +47,7 @@ pub(crate) struct Context {
 impl Context {
     /// What the control plane is told of this host, as it is now.
     pub(crate) fn facts(&self) -> HostFacts {
-        host::facts(self.isolation, &self.exposure, &self.versions)
+        host::facts(&self.ground, &self.settings, &self.exposure, &self.versions)
     }
 }
 

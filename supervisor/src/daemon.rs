@@ -6,19 +6,24 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentapi_shared::runtime::{OnEnd, TaskGroup, exit_with_parent, init_telemetry};
+use agentapi_shared::runtime::{Notice, OnEnd, TaskGroup, exit_with_parent, init_telemetry, notify_manager};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
+use crate::cgroup::Cgroups;
 use crate::config::RunOptions;
 use crate::context::{Context, Reaper};
+use crate::gateway::{Broker, Gateway, Orders, Place, Taken};
+use crate::host::Ground;
 use crate::outbox::Outbox;
+use crate::private::Private;
 use crate::registry::Registry;
+use crate::session::blocking;
 use crate::shim_client::ReadBuffer;
 use crate::slots::Slots;
 use crate::uplink::LinkSender;
 use crate::versions::Versions;
-use crate::{chain, control, files, host, link, questions};
+use crate::{chain, control, files, link, questions};
 
 /// Tasks have this long to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -38,13 +43,22 @@ pub(crate) enum DaemonError {
     /// The outbox.
     #[error(transparent)]
     Outbox(#[from] crate::outbox::OutboxError),
+    /// The operator's settings.
+    #[error(transparent)]
+    Settings(#[from] crate::settings::SettingsError),
     /// A root directory that cannot be one.
     #[error("workspace root {0} must be an absolute path of a directory")]
     WorkspaceRoot(String),
+    /// A directory for all sessions that holds what none may see.
+    #[error("--read-only-path: {0}")]
+    ReadOnlyPath(String),
 }
 
 /// Runs the daemon until a signal ends it.
 pub(crate) fn run(options: &RunOptions) -> ExitCode {
+    if options.check_config {
+        return check_config(options);
+    }
     init_telemetry(&options.log, options.log_format.into());
     match start(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,6 +66,18 @@ pub(crate) fn run(options: &RunOptions) -> ExitCode {
             error!(error = chain(&failure), "supervisor ends");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// 0: sound; 1: not, with every mistake on standard output.
+fn check_config(options: &RunOptions) -> ExitCode {
+    let (words, code) = match options.policy.settings() {
+        Ok(_) => ("the settings are sound".to_owned(), ExitCode::SUCCESS),
+        Err(error) => (chain(&error), ExitCode::FAILURE),
+    };
+    match writeln!(io::stdout().lock(), "{words}") {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -77,7 +103,8 @@ fn lock(state_dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, DaemonErro
 }
 
 async fn serve(options: &RunOptions, state_dir: PathBuf) -> Result<(), DaemonError> {
-    let context = build(options, state_dir)?;
+    let (gateway, orders) = Gateway::new();
+    let context = build(options, state_dir, gateway)?;
     let setup = |what| move |source| DaemonError::Setup { what, source };
     let mut children = signal(SignalKind::child()).map_err(setup("watch for ended shims"))?;
     let (mut terminate, mut interrupt) = (
@@ -85,14 +112,20 @@ async fn serve(options: &RunOptions, state_dir: PathBuf) -> Result<(), DaemonErr
         signal(SignalKind::interrupt()).map_err(setup("handle SIGINT"))?,
     );
     let registry = Registry::new(Arc::clone(&context));
+    // Before the sessions: those that live ask to be served.
+    serve_egress(&context, options, orders).map_err(setup("find the egress gateway"))?;
     let sessions = registry.restore().await.map_err(setup("read the sessions"))?;
+    context.gateway.settled().await;
+    sweep_groups(&context).await.map_err(setup("look for what a crash has left"))?;
+    remove_leftovers(&context).map_err(setup("start a thread"))?;
     let control = control::listen(&context.state_dir).map_err(setup("make the control socket"))?;
     let tasks = context.tasks.clone();
     tasks.spawn("control", OnEnd::Shutdown, control::serve(Arc::clone(&registry), control));
     tasks.spawn("versions", OnEnd::Continue, questions::run(Arc::clone(&context)));
-    tasks.spawn("link", OnEnd::Shutdown, link::run(registry, options.credential_file.clone()));
+    tasks.spawn("link", OnEnd::Shutdown, link::run(registry, options.credential_file.clone().unwrap_or_default()));
     announce(sessions).map_err(setup("say that it is ready"))?;
-    info!(sessions, isolation = context.isolation.as_str(), "supervisor ready");
+    let degraded = crate::posture::words(&context.ground.missing);
+    info!(sessions, isolation = context.ground.isolation.as_str(), ?degraded, "supervisor ready");
     let cancelled = tasks.cancelled();
     loop {
         tokio::select! {
@@ -102,40 +135,74 @@ async fn serve(options: &RunOptions, state_dir: PathBuf) -> Result<(), DaemonErr
             () = cancelled.cancelled() => break,
         }
     }
+    notify_manager(Notice::Stopping);
     info!("supervisor ends; sessions go on");
     tasks.shutdown();
     if !tasks.drain(DRAIN).await {
         warn!("some tasks did not end in time");
     }
+    context.cgroups.close();
     Ok(())
 }
 
-fn build(options: &RunOptions, state_dir: PathBuf) -> Result<Arc<Context>, DaemonError> {
-    let probe = host::probe();
-    if let Some((problem, remedy)) = &probe.problem {
+/// Ends what is left in groups of sessions that are gone. A session that is on disk ends what its spawn has left by itself, once it knows that its
+/// shim is over: one that is slow to answer, or whose record cannot be read, may live.
+async fn sweep_groups(context: &Context) -> io::Result<()> {
+    let (cgroups, state_dir) = (context.cgroups.clone(), context.state_dir.clone());
+    blocking(move || {
+        cgroups.sweep(&files::sessions(&state_dir)?);
+        Ok(())
+    })
+    .await
+}
+
+/// Beside everything else, and not waited for: the next start finds what this one did not come to.
+fn remove_leftovers(context: &Context) -> io::Result<()> {
+    let state_dir = context.state_dir.clone();
+    let work = move || {
+        if let Err(error) = files::remove_leftovers(&state_dir) {
+            warn!(%error, "what purges have left cannot be looked for");
+        }
+    };
+    std::thread::Builder::new().name("leftovers".to_owned()).spawn(work).map(drop)
+}
+
+fn build(options: &RunOptions, state_dir: PathBuf, gateway: Gateway) -> Result<Arc<Context>, DaemonError> {
+    let settings = options.policy.settings()?;
+    let cgroups = Cgroups::open(&state_dir);
+    let ground = Ground::probe(&cgroups, &settings);
+    if let Some((problem, remedy)) = &ground.problem {
         warn!(problem, remedy, unsafe_no_jail = options.unsafe_no_jail, "this host cannot isolate sessions");
     }
     let setup = |what| move |source| DaemonError::Setup { what, source };
-    // Absolute: it is run with another working directory.
-    let shim = match &options.shim {
-        Some(shim) => std::path::absolute(shim).map_err(setup("find the shim"))?,
-        None => std::env::current_exe().map_err(setup("find this program"))?.with_file_name("agentapi-shim"),
-    };
+    let shim = program(options.shim.as_deref(), "agentapi-shim").map_err(setup("find the shim"))?;
     let mut exposure = options.exposure.clone();
     for root in &mut exposure.workspace_roots {
         let resolved = root.canonicalize().ok().filter(|path| root.is_absolute() && path.is_dir());
         *root = resolved.ok_or_else(|| DaemonError::WorkspaceRoot(root.display().to_string()))?;
     }
+    let key_files = settings.models.values().map(crate::settings::Model::key_file);
+    let private = Private::new(&state_dir, options.credential_file.as_deref(), key_files);
+    for path in &exposure.read_only_paths {
+        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if let Some(reason) = private.reason(&real) {
+            return Err(DaemonError::ReadOnlyPath(reason));
+        }
+    }
     Ok(Arc::new(Context {
         versions: Versions::read(&state_dir),
         outbox: Outbox::open(&state_dir.join("outbox.db"))?,
+        gateway,
         state_dir,
         shim,
-        isolation: probe.isolation,
+        settings,
+        ground,
+        cgroups,
         unsafe_no_jail: options.unsafe_no_jail,
         exposure,
+        private,
         journal_bytes_max: options.journal_mb * 1024 * 1024,
-        boot_id: host::boot_id(),
+        boot_id: crate::host::boot_id(),
         link: LinkSender::default(),
         streams: Arc::default(),
         shim_bytes: ReadBuffer::default(),
@@ -145,9 +212,40 @@ fn build(options: &RunOptions, state_dir: PathBuf) -> Result<Arc<Context>, Daemo
     }))
 }
 
-/// For whoever started us.
+/// A program of ours: the one that was named, or the one beside this. Absolute, because it is run with another working directory.
+fn program(named: Option<&Path>, name: &str) -> io::Result<PathBuf> {
+    match named {
+        Some(path) => std::path::absolute(path),
+        None => Ok(std::env::current_exe()?.with_file_name(name)),
+    }
+}
+
+/// Starts the broker of the egress gateway.
+fn serve_egress(context: &Arc<Context>, options: &RunOptions, orders: Orders) -> io::Result<()> {
+    let reaping = Arc::clone(context);
+    let place = Place {
+        dir: context.state_dir.join("gateway"),
+        program: program(options.egress.as_deref(), "agentapi-egress")?,
+        allow_addresses: options.egress_allow_addresses.iter().map(ToString::to_string).collect(),
+        keep: Arc::new(move |child| reaping.reaper.keep(child)),
+    };
+    let storing = Arc::clone(context);
+    let sink = move |taken: Taken| -> futures_util::future::BoxFuture<'static, _> {
+        let context = Arc::clone(&storing);
+        // It waits for the disk, and keystrokes do not.
+        let store = move || context.outbox.egress(taken.decisions, taken.dropped);
+        Box::pin(async move { Ok(tokio::task::spawn_blocking(store).await??) })
+    };
+    let broker = Broker::new(place, Box::new(sink));
+    context.tasks.spawn("gateway", OnEnd::Shutdown, broker.run(orders, context.tasks.cancelled()));
+    Ok(())
+}
+
+/// For whoever started us: a line, and a word to the service manager.
 fn announce(sessions: usize) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{}", serde_json::json!({ "ready": true, "sessions": sessions }))?;
-    out.flush()
+    out.flush()?;
+    notify_manager(Notice::Ready);
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //! STATE/outbox.db
 //! STATE/supervisor.sock
 //! STATE/versions.json              what agents said of their versions
+//! STATE/gateway/                   the egress gateway's sockets and log
 //! STATE/probe/                     an agent that is being asked
 //! STATE/sessions/ID/session.json   what the session is
 //!                   env.json       the values of its environment (secret)
@@ -12,20 +13,28 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::fs::{self, DirBuilder, DirEntry, File};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use agentapi_shared::api::Workspace;
+use agentapi_shared::api::{Posture, Workspace};
+use agentapi_shared::egress::EgressPolicy;
+use agentapi_shared::jail::SLOTS_MAX;
 use agentapi_shared::shim::{EXIT_FILE, FINAL_FILE, FinalScreen, JOURNAL_DIR, KEYFRAME_FILE};
 use agentapi_shared::{Exit, SessionId, WindowSize};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tracing::warn;
+
+use crate::removal::remove_tree;
+
+/// A record is never longer: the longest is a last screen, with 10,000 rows of scrollback twice.
+const RECORD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// `session.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,8 +59,36 @@ pub(crate) struct SpawnRecord {
     pub(crate) command: Vec<String>,
     pub(crate) size: WindowSize,
     pub(crate) boot_id: String,
+    /// Host pid of its init, once it runs.
+    #[serde(default)]
+    pub(crate) init_pid: Option<i32>,
+    /// When that process began, in the kernel's ticks since boot: a pid is given to others later.
+    #[serde(default)]
+    pub(crate) init_began: Option<u64>,
+    /// How it is isolated; none in records of earlier releases.
+    #[serde(default)]
+    pub(crate) posture: Option<Posture>,
+    /// What it may reach through the egress gateway; none: it has no listeners.
+    #[serde(default)]
+    pub(crate) egress: Option<SpawnEgress>,
     #[serde(with = "time::serde::rfc3339::option")]
     pub(crate) started_at: Option<OffsetDateTime>,
+}
+
+/// What a spawn may reach, without any key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SpawnEgress {
+    pub(crate) policy: EgressPolicy,
+    pub(crate) listeners: Vec<Listener>,
+}
+
+/// One listener of a jail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listener {
+    /// Inside.
+    pub(crate) port: u16,
+    /// Name of the model provider; none: the proxy.
+    pub(crate) model: Option<String>,
 }
 
 /// The directory of one session.
@@ -89,7 +126,24 @@ impl SessionFiles {
     }
 
     pub(crate) fn record(&self) -> io::Result<SessionRecord> {
-        read_json(&self.0.join("session.json"))
+        let record: SessionRecord = read_json(&self.0.join("session.json"))?;
+        // Ids beyond the last slot are other users'.
+        if record.slot < SLOTS_MAX { Ok(record) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    /// Who owns HOME on the host.
+    pub(crate) fn home_owner(&self) -> io::Result<u32> {
+        Ok(fs::symlink_metadata(self.home())?.uid())
+    }
+
+    /// Whether a shim of any spawn lives.
+    pub(crate) fn is_held(&self) -> io::Result<bool> {
+        for number in self.spawns()? {
+            if self.spawn(number).is_held()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(crate) fn write_record(&self, record: &SessionRecord) -> io::Result<()> {
@@ -113,9 +167,12 @@ impl SessionFiles {
 
     /// Numbers of the spawns there are, in order.
     pub(crate) fn spawns(&self) -> io::Result<Vec<u32>> {
-        let mut numbers: Vec<u32> = fs::read_dir(self.0.join("spawns"))?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect();
+        let entries = match fs::read_dir(self.0.join("spawns")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut numbers: Vec<u32> =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -127,29 +184,38 @@ impl SessionFiles {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        match fs::remove_dir_all(&doomed) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_tree(&doomed)
     }
 }
 
-/// Every session on disk; what a purge left half done is removed.
+/// Every session on disk.
 pub(crate) fn sessions(state_dir: &Path) -> io::Result<Vec<SessionId>> {
-    let dir = state_dir.join("sessions");
-    private_dir(&dir)?;
-    let mut ids = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        match name.to_str().and_then(|name| name.parse().ok()) {
-            Some(id) => ids.push(id),
-            None if entry.path().extension().is_some_and(|ext| ext == "purged") => fs::remove_dir_all(entry.path())?,
-            None => {}
-        }
-    }
+    let mut ids: Vec<SessionId> =
+        in_sessions(state_dir)?.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// Removes what purges have left half done. May take long: an agent may have made millions of files.
+pub(crate) fn remove_leftovers(state_dir: &Path) -> io::Result<()> {
+    for entry in in_sessions(state_dir)?.filter(|entry| entry.path().extension().is_some_and(|ext| ext == "purged")) {
+        if let Err(error) = remove_tree(&entry.path()) {
+            warn!(path = %entry.path().display(), %error, "what is left of a purged session could not be removed");
+        }
+    }
+    Ok(())
+}
+
+fn in_sessions(state_dir: &Path) -> io::Result<impl Iterator<Item = DirEntry>> {
+    let dir = state_dir.join("sessions");
+    private_dir(&dir)?;
+    Ok(fs::read_dir(dir)?.filter_map(|entry| match entry {
+        Ok(entry) => Some(entry),
+        Err(error) => {
+            warn!(%error, "an entry of the sessions' directory cannot be read");
+            None
+        }
+    }))
 }
 
 impl SpawnFiles {
@@ -185,7 +251,7 @@ impl SpawnFiles {
 
     /// The last keyframe: its offset and its payload.
     pub(crate) fn final_keyframe(&self) -> io::Result<(u64, Vec<u8>)> {
-        let bytes = fs::read(self.0.join(KEYFRAME_FILE))?;
+        let bytes = read_record(&self.0.join(KEYFRAME_FILE))?;
         let (offset, payload) = bytes.split_first_chunk::<8>().ok_or(io::ErrorKind::InvalidData)?;
         Ok((u64::from_le_bytes(*offset), payload.to_vec()))
     }
@@ -201,7 +267,8 @@ impl SpawnFiles {
 
     /// The journal's directory.
     pub(crate) fn journal(&self) -> io::Result<File> {
-        File::open(self.0.join(JOURNAL_DIR))
+        let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
+        File::options().read(true).custom_flags(flags).open(self.0.join(JOURNAL_DIR))
     }
 
     /// Runs `use_path` with a short path to a file in here: socket addresses end at 108 bytes, state directories need not.
@@ -230,14 +297,52 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
+    Ok(serde_json::from_slice(&read_record(path)?)?)
+}
+
+/// Reads a file that may lie where a shim can make files: never through a link, never from anything that blocks, never without end.
+fn read_record(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(RECORD_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Writes a file as a whole or not at all, readable by us alone.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let beside = path.with_extension("new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    // Where a shim can make files, what lies there already may be its: removed, and made anew.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(&serde_json::to_vec(value)?)?;
     file.sync_data()?;
     fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_purge_has_left_is_no_session_and_is_removed_beside() {
+        let state_dir = std::env::temp_dir().join(format!("agentapi-files-{}", SessionId::generate()));
+        let (kept, gone) = (SessionId::generate(), SessionId::generate());
+        SessionFiles::new(&state_dir, kept).create().unwrap();
+        let left = state_dir.join("sessions").join(format!("{gone}.purged"));
+        fs::create_dir_all(left.join("home/a/b")).unwrap();
+        // Finding sessions removes nothing, so that nothing of it can keep the daemon from starting.
+        assert_eq!(sessions(&state_dir).unwrap(), [kept]);
+        assert!(left.exists());
+        remove_leftovers(&state_dir).unwrap();
+        assert!(!left.exists());
+        assert_eq!(sessions(&state_dir).unwrap(), [kept]);
+        remove_tree(&state_dir).unwrap();
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -10,13 +10,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use agentapi_shared::shim::{SOCKET, START_BYTES_MAX, ShimStart, ShimStarted};
+use agentapi_shared::shim::{ATTACHED, SOCKET, START_BYTES_MAX, ShimStart, ShimStarted};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, recv, sendmsg, setsockopt, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, recv, send, sendmsg, setsockopt, socketpair,
     sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::cgroup::{CgroupError, Place};
 use crate::files::SpawnFiles;
 
 /// A jail that is not up after this long never will be; the slowest measured, under load, took 60 ms.
@@ -34,13 +35,23 @@ pub(crate) enum LaunchError {
     /// The plan is too large for one message.
     #[error("command and environment are too long together")]
     TooLong,
+    /// It could not be put under its limits.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// It said nothing, or nothing we understand.
     #[error("the shim did not start (see shim.log in the spawn's directory)")]
     NoAnswer(#[source] io::Error),
 }
 
 /// Starts a shim and waits for its word. Blocks. The child is over already unless it said that the program runs.
-pub(crate) fn launch(shim: &Path, files: &SpawnFiles, start: &ShimStart) -> Result<(ShimStarted, Child), LaunchError> {
+///
+/// With a place in control groups the plan has to say the step of that place: init is born in it, and does nothing before it is in all of it.
+pub(crate) fn launch(
+    shim: &Path,
+    files: &SpawnFiles,
+    start: &ShimStart,
+    place: Option<&Place>,
+) -> Result<(ShimStarted, Child), LaunchError> {
     let message = serde_json::to_vec(start).map_err(|_| LaunchError::TooLong)?;
     if message.len() > START_BYTES_MAX {
         return Err(LaunchError::TooLong);
@@ -54,6 +65,7 @@ pub(crate) fn launch(shim: &Path, files: &SpawnFiles, start: &ShimStart) -> Resu
         .mode(0o600)
         .open(files.path().join("shim.log"))
         .map_err(prepare("log"))?;
+    let work = place.map(Place::work).transpose()?;
     let (ours, theirs) = control_pair().map_err(prepare("control socket"))?;
     let mut child = Command::new(shim)
         // What agents see of it in their /proc: no path of the host.
@@ -66,7 +78,10 @@ pub(crate) fn launch(shim: &Path, files: &SpawnFiles, start: &ShimStart) -> Resu
         .stderr(Stdio::from(log))
         .spawn()
         .map_err(|source| LaunchError::Run { shim: shim.display().to_string(), source })?;
-    let answer = converse(&ours, &message, &listener, &dir).map_err(LaunchError::NoAnswer);
+    let answer = place.map_or(Ok(()), |place| place.keep_shim(child.id())).map_err(LaunchError::from).and_then(|()| {
+        let fds: Vec<_> = [listener.as_fd(), dir.as_fd()].into_iter().chain(work.as_ref().map(File::as_fd)).collect();
+        converse(&ours, &message, &fds, place).map_err(LaunchError::NoAnswer)
+    });
     if !matches!(answer, Ok(ShimStarted::Executed { .. })) {
         // Ours, not reaped: nobody else can have its pid. One that has told its failure is about to end anyway.
         let _gone = child.kill();
@@ -83,14 +98,28 @@ fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pair)
 }
 
-fn converse(control: &OwnedFd, message: &[u8], listener: &UnixListener, dir: &File) -> io::Result<ShimStarted> {
-    let fds = [listener.as_fd().as_raw_fd(), dir.as_raw_fd()];
+fn converse(
+    control: &OwnedFd,
+    message: &[u8],
+    fds: &[BorrowedFd<'_>],
+    place: Option<&Place>,
+) -> io::Result<ShimStarted> {
+    let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     sendmsg::<UnixAddr>(control.as_raw_fd(), &[IoSlice::new(message)], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
     let mut buffer = vec![0; START_BYTES_MAX];
-    let length = recv(control.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-    if length == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    loop {
+        let length = recv(control.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match serde_json::from_slice(buffer.get(..length).unwrap_or_default())? {
+            ShimStarted::Born { init_pid } => {
+                let place = place.ok_or(io::ErrorKind::Unsupported)?;
+                place.attach(init_pid).map_err(io::Error::other)?;
+                send(control.as_raw_fd(), &ATTACHED, MsgFlags::MSG_NOSIGNAL)?;
+            }
+            told => return Ok(told),
+        }
     }
-    Ok(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)
 }

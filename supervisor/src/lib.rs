@@ -5,24 +5,35 @@
 //! *wanted* is the control plane's.
 
 mod agents;
+mod cgroup;
 mod config;
 mod context;
 mod control;
 mod daemon;
 mod doctor;
 mod files;
+mod gateway;
 mod host;
 mod launch;
 mod link;
 mod outbox;
 mod plan;
+mod posture;
+mod private;
+mod profiles;
 mod questions;
 mod registry;
+mod removal;
+mod sandbox;
 mod session;
+mod settings;
+mod settle;
 mod shim_client;
+mod shim_listeners;
 mod shim_socket;
 mod slots;
 mod streams;
+mod sys;
 mod uplink;
 mod versions;
 mod workspace;

@@ -4,12 +4,19 @@
 //! noting it again after a restart changes nothing.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use agentapi_shared::SessionId;
+use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::link::{OutboxItem, SpawnReport};
+use agentapi_shared::{EventId, SessionId};
 use rusqlite::{Connection, OptionalExtension, params};
+use time::OffsetDateTime;
 use tokio::sync::watch;
+
+/// Items that wait, beyond which decisions of the egress gateway are no longer taken in: a control plane may be away for days, and the disk is finite.
+/// Overflow: the new decision is dropped and counted; the count is an item of its own once there is room.
+const DECISIONS_KEPT_MAX: i64 = 100_000;
 
 /// Items sent in one go; more follow as they are acknowledged.
 const BATCH: u32 = 256;
@@ -30,6 +37,8 @@ pub(crate) enum OutboxError {
 pub(crate) struct Outbox {
     database: Mutex<Connection>,
     newest: watch::Sender<u64>,
+    /// Decisions that were not kept, and of which nobody was told yet.
+    dropped: AtomicU64,
 }
 
 impl Outbox {
@@ -43,7 +52,11 @@ impl Outbox {
              CREATE TABLE IF NOT EXISTS ended (session TEXT NOT NULL, spawn INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (session, spawn));",
         )?;
         let newest: i64 = database.query_row("SELECT coalesce(max(seq), 0) FROM outbox", [], |row| row.get(0))?;
-        Ok(Self { database: Mutex::new(database), newest: watch::Sender::new(newest.unsigned_abs()) })
+        Ok(Self {
+            database: Mutex::new(database),
+            newest: watch::Sender::new(newest.unsigned_abs()),
+            dropped: AtomicU64::new(0),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -88,6 +101,42 @@ impl Outbox {
         let seq = database.last_insert_rowid();
         drop(database);
         self.newest.send_replace(seq.unsigned_abs());
+        Ok(())
+    }
+
+    /// Notes what the egress gateway has decided, all of it with one sync of the disk, and how many decisions it had to drop.
+    pub(crate) fn egress(&self, decisions: Vec<EgressDecision>, dropped: u64) -> Result<(), OutboxError> {
+        let mut database = self.lock();
+        // Changed under the lock alone, and only with what is stored: whoever fails comes again with the same count.
+        let dropped = self.dropped.load(Ordering::Relaxed) + dropped;
+        let transaction = database.transaction()?;
+        // Numbers are given in order, so their distance is how many there are at most.
+        let kept: i64 =
+            transaction.query_row("SELECT coalesce(max(seq) - min(seq), 0) FROM outbox", [], |row| row.get(0))?;
+        if kept >= DECISIONS_KEPT_MAX {
+            self.dropped.store(dropped + decisions.len() as u64, Ordering::Relaxed);
+            return Ok(());
+        }
+        let count = (dropped > 0).then(|| OutboxItem::Audit {
+            id: EventId::generate(),
+            at: OffsetDateTime::now_utc(),
+            session: None,
+            action: "egress.decisions_dropped".to_owned(),
+            detail: serde_json::json!({ "count": dropped }),
+        });
+        let mut seq = 0;
+        for item in decisions.into_iter().map(OutboxItem::Egress).chain(count) {
+            transaction.execute("INSERT INTO outbox (item) VALUES (?1)", [serde_json::to_string(&item)?])?;
+            seq = transaction.last_insert_rowid();
+        }
+        transaction.commit()?;
+        self.dropped.store(0, Ordering::Relaxed);
+        drop(database);
+        self.newest.send_if_modified(|newest| {
+            let grown = seq.unsigned_abs() > *newest;
+            *newest = (*newest).max(seq.unsigned_abs());
+            grown
+        });
         Ok(())
     }
 
@@ -143,6 +192,7 @@ mod tests {
             started_at: None,
             ended_at: None,
             exit: None,
+            posture: None,
         }
     }
 
@@ -169,6 +219,42 @@ mod tests {
         outbox.acknowledged(2).unwrap();
         outbox.ended(&report(a, 2)).unwrap();
         assert_eq!(outbox.after(0).unwrap().first().map(|(seq, _)| *seq), Some(3));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn decisions_are_kept_until_there_are_too_many_and_the_rest_is_counted() {
+        let path = std::env::temp_dir().join(format!("agentapi-outbox-{}.db", SessionId::generate()));
+        let decision = EgressDecision {
+            id: EventId::generate(),
+            session: SessionId::generate(),
+            spawn: 1,
+            at: OffsetDateTime::UNIX_EPOCH,
+            host: "example.com".to_owned(),
+            port: 443,
+            address: None,
+            verdict: agentapi_shared::egress::EgressVerdict::Denied,
+            rule: "no_rule".to_owned(),
+            bytes_up: 0,
+            bytes_down: 0,
+            duration_ms: 0,
+        };
+        let outbox = Outbox::open(&path).unwrap();
+        outbox.egress(vec![decision.clone(), decision.clone()], 0).unwrap();
+        let items = outbox.after(0).unwrap();
+        assert!(
+            matches!(&items[..], [(1, OutboxItem::Egress(first)), (2, OutboxItem::Egress(_))] if *first == decision)
+        );
+        assert_eq!(*outbox.newest().borrow(), 2);
+        // As if there were many.
+        outbox.lock().execute("UPDATE outbox SET seq = seq + ?1 WHERE seq = 2", [DECISIONS_KEPT_MAX]).unwrap();
+        outbox.egress(vec![decision.clone()], 4).unwrap();
+        assert_eq!(outbox.after(0).unwrap().len(), 2);
+        outbox.acknowledged(1).unwrap();
+        outbox.egress(vec![decision], 0).unwrap();
+        let items = outbox.after(2).unwrap();
+        assert_eq!(items.len(), 3);
+        assert!(matches!(&items[2].1, OutboxItem::Audit { detail, .. } if detail["count"] == 5), "{items:?}");
         std::fs::remove_file(path).unwrap();
     }
 }

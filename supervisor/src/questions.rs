@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentapi_shared::agent::{self, AgentManifest};
-use agentapi_shared::jail::AGENT_ID;
+use agentapi_shared::api::{Limits, NetworkMode};
+use agentapi_shared::jail::{AGENT_ID, CgroupStep};
 use agentapi_shared::runtime::TaskGroup;
 use agentapi_shared::shim::{ShimRequest, ShimStart, ShimStarted};
 use agentapi_shared::{SessionId, WindowSize};
@@ -25,6 +26,7 @@ use crate::context::Context;
 use crate::files::{SessionFiles, SpawnFiles};
 use crate::host::Isolation;
 use crate::plan::{self, PlanInput};
+use crate::sandbox::Sandbox;
 use crate::session::blocking;
 use crate::shim_client::{ShimClient, ShimEnd, ShimHello};
 use crate::slots::PROBE_SLOT;
@@ -85,7 +87,7 @@ pub(crate) async fn run(context: Arc<Context>) {
 
 async fn ask_all(context: &Arc<Context>) {
     // Unjailed it would run as whoever the supervisor is.
-    if context.isolation == Isolation::None {
+    if context.ground.isolation == Isolation::None {
         return;
     }
     for manifest in agent::manifests().unwrap_or_default() {
@@ -116,14 +118,20 @@ async fn ask(context: &Arc<Context>, manifest: &AgentManifest) -> Result<Option<
     let tasks = context.tasks.child();
     // A supervisor that was killed while it asked has left this.
     stop(context, &spawn, &tasks).await;
-    session.remove().map_err(failed("remove an earlier question"))?;
+    remove(&session).await.map_err(failed("remove an earlier question"))?;
     let start = prepare(context, manifest, &session, &spawn).map_err(failed("make a place to ask in"))?;
     let answered = answer(context, &spawn, &tasks, start).await;
     tasks.shutdown();
-    if let Err(error) = session.remove() {
+    if let Err(error) = remove(&session).await {
         warn!(%error, "the place of a question could not be removed");
     }
     answered
+}
+
+/// Beside the tasks: an agent may have made many files.
+async fn remove(session: &SessionFiles) -> io::Result<()> {
+    let session = session.clone();
+    blocking(move || session.remove()).await
 }
 
 fn prepare(
@@ -134,13 +142,17 @@ fn prepare(
 ) -> io::Result<ShimStart> {
     session.create()?;
     spawn.create()?;
-    if context.isolation == Isolation::Root {
+    if context.ground.isolation == Isolation::Root {
         let agent = Some(plan::uid_base(PROBE_SLOT) + AGENT_ID);
         chown(session.home(), agent, agent)?;
         chown(session.workspace(), agent, agent)?;
     }
     let plan = plan::plan(PlanInput {
-        isolation: context.isolation,
+        isolation: context.ground.isolation,
+        sandbox: &probe_sandbox(),
+        egress_env: &[],
+        landlock: context.ground.landlock(),
+        cgroup: CgroupStep::default(),
         exposure: &context.exposure,
         slot: PROBE_SLOT,
         home: &workspace::own(&session.home())?,
@@ -149,9 +161,23 @@ fn prepare(
         argv: manifest.command.iter().take(1).chain(&manifest.version_args).cloned().collect(),
         agent_env: &manifest.env,
         session_env: &BTreeMap::new(),
-    });
+    })
+    .map_err(io::Error::other)?;
     let size = WindowSize::new(SIZE.0, SIZE.1).map_err(io::Error::other)?;
     Ok(ShimStart { session: SessionId::generate(), spawn: 1, size, journal_bytes_max: JOURNAL_BYTES_MAX, plan })
+}
+
+/// Saying its version takes no network and no debugger.
+fn probe_sandbox() -> Sandbox {
+    Sandbox {
+        profile: "probe".to_owned(),
+        debuggers: false,
+        network: NetworkMode::Off,
+        listeners: Vec::new(),
+        mounts: Vec::new(),
+        limits: Limits::default(),
+        degraded: Vec::new(),
+    }
 }
 
 async fn answer(
@@ -161,7 +187,7 @@ async fn answer(
     start: ShimStart,
 ) -> Result<Option<String>, ProbeError> {
     let (shim, files) = (context.shim.clone(), spawn.clone());
-    let launched = blocking(move || launch::launch(&shim, &files, &start).map_err(io::Error::other)).await;
+    let launched = blocking(move || launch::launch(&shim, &files, &start, None).map_err(io::Error::other)).await;
     let (started, child) = launched.map_err(ProbeError::Launch)?;
     if let ShimStarted::Executed { .. } = started {
         context.reaper.keep(child);
@@ -208,7 +234,7 @@ async fn connect(
     told: oneshot::Sender<ShimEnd>,
 ) -> std::io::Result<(Arc<ShimClient>, ShimHello)> {
     let (link, streams, scratch) = (context.link.clone(), Arc::clone(&context.streams), context.shim_bytes.clone());
-    shim_client::connect(spawn, tasks, link, streams, scratch, told).await
+    shim_client::connect(spawn, tasks, link, streams, scratch, told, (SessionId::generate(), 1)).await
 }
 
 /// The first line with a digit: programs greet, warn, and then tell their version.

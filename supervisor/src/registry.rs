@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::chain;
 use crate::context::Context;
 use crate::files::{self, SessionFiles};
+use crate::plan;
 use crate::session::{self, Actor, ActorEnd, Answer, SessionHandle};
 use crate::streams::{self, Orphan, Server};
 
@@ -49,10 +50,15 @@ impl Registry {
     pub(crate) async fn restore(self: &Arc<Self>) -> std::io::Result<usize> {
         let mut adoptions = tokio::task::JoinSet::new();
         for id in files::sessions(&self.context.state_dir)? {
-            match SessionFiles::new(&self.context.state_dir, id).record() {
+            let files = SessionFiles::new(&self.context.state_dir, id);
+            match files.record() {
                 Ok(record) => self.context.slots.hold(record.slot),
                 Err(error) => {
                     warn!(session.id = %id, %error, "a session's record cannot be read; it is left as it is");
+                    // It may live, under its ids.
+                    if let Some(slot) = files.home_owner().ok().and_then(plan::slot_of) {
+                        self.context.slots.hold(slot);
+                    }
                     continue;
                 }
             }

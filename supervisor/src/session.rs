@@ -14,6 +14,7 @@ use agentapi_shared::shim::{ShimOutcome, ShimRequest};
 use agentapi_shared::{EventId, Exit, ExitReason, SessionId, SpawnState};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::chain;
@@ -22,7 +23,9 @@ use crate::files::{SessionFiles, SessionRecord, SpawnFiles, SpawnRecord};
 use crate::shim_client::{self, ShimClient, ShimEnd};
 use crate::streams;
 
+mod egress;
 mod start;
+mod stop;
 
 /// Commands that wait for a session. Overflow: the command is refused as `busy`.
 const COMMANDS_MAX: usize = 64;
@@ -31,6 +34,11 @@ const COMMANDS_MAX: usize = 64;
 const ADOPT_PATIENCE: Duration = Duration::from_secs(5);
 /// Between attempts to reach a shim that lives and does not answer.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// A shim that has told the end of its spawn is over after milliseconds.
+const SHIM_END_PATIENCE: Duration = Duration::from_secs(2);
+/// Between looks at it.
+const SHIM_END_PAUSE: Duration = Duration::from_millis(20);
 
 /// The outcome of a command.
 pub(crate) type Answer = Result<CommandResult, CommandError>;
@@ -79,6 +87,8 @@ struct Live {
     state: SpawnState,
     shim: Arc<ShimClient>,
     ended: oneshot::Receiver<ShimEnd>,
+    /// When what runs is killed from here, if it does not end as it was asked to.
+    kill_at: Option<Instant>,
 }
 
 struct Session {
@@ -164,6 +174,13 @@ impl Session {
     ) -> ActorEnd {
         let shutdown = tasks.cancelled();
         while !self.purged {
+            let kill_at = self.live.as_ref().and_then(|live| live.kill_at);
+            let overdue = async {
+                match kill_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             let ended = async {
                 match &mut self.live {
                     Some(live) => (&mut live.ended).await.unwrap_or(ShimEnd::Gone),
@@ -175,6 +192,7 @@ impl Session {
                 biased;
                 () = shutdown.cancelled() => return ActorEnd::Daemon,
                 end = ended => self.ended(end, &tasks).await,
+                () = overdue => self.kill_work().await,
                 command = queue.recv() => match command {
                     Some((command, answer)) => self.command(command, answer, &tasks).await,
                     None => return ActorEnd::Daemon,
@@ -227,22 +245,15 @@ impl Session {
             .ok_or_else(|| CommandError::new("not_running", format!("spawn {spawn} is not running")))
     }
 
-    async fn stop(&mut self, spawn: u32, generation: u64, grace_ms: u64, force: bool) -> Answer {
-        self.raise_generation(generation).map_err(internal)?;
-        let Some(live) = self.live.as_mut().filter(|live| live.record.number == spawn) else {
-            return Ok(CommandResult::Done);
-        };
-        // If the shim is gone already, its end is about to be heard.
-        let _sent = live.shim.send(&ShimRequest::Stop { grace_ms, force }).await;
-        live.state = SpawnState::Stopping;
-        self.report().await;
-        Ok(CommandResult::Done)
-    }
-
     async fn purge(&mut self) -> Answer {
         if self.live.is_some() {
             return Err(CommandError::new("already_running", "the session is running: stop it first"));
         }
+        if !self.is_over().await {
+            return Err(CommandError::new("already_running", "a spawn of the session still runs on its host"));
+        }
+        // Before the slot is free: the ids of processes that still run are nobody else's.
+        self.clear_groups().await.map_err(internal)?;
         let files = self.files.clone();
         blocking(move || files.remove()).await.map_err(internal)?;
         self.context.outbox.purged(self.id).map_err(|error| internal(io::Error::other(error)))?;
@@ -252,6 +263,23 @@ impl Session {
         self.purged = true;
         info!(session.id = %self.id, "session purged");
         Ok(CommandResult::Done)
+    }
+
+    /// Whether no shim of the session lives. One may although none is connected: of a spawn whose record cannot be read. One that has told its end
+    /// is waited for.
+    async fn is_over(&self) -> bool {
+        let deadline = Instant::now() + SHIM_END_PATIENCE;
+        loop {
+            match self.files.is_held() {
+                Ok(false) => return true,
+                Ok(true) if Instant::now() < deadline => tokio::time::sleep(SHIM_END_PAUSE).await,
+                Ok(true) => return false,
+                Err(error) => {
+                    warn!(session.id = %self.id, %error, "whether a session's shim lives cannot be found out");
+                    return false;
+                }
+            }
+        }
     }
 
     fn raise_generation(&mut self, generation: u64) -> io::Result<()> {
@@ -266,13 +294,19 @@ impl Session {
 
     /// Finds the newest spawn of a session that is on disk: its shim, or its end.
     async fn adopt(&mut self, tasks: &TaskGroup) -> io::Result<()> {
-        let Some(number) = self.files.spawns()?.pop() else { return Ok(()) };
+        let Some(number) = self.files.spawns()?.pop() else { return self.clear_groups().await };
         let files = self.files.spawn(number);
-        let Ok(record) = files.record() else { return Ok(()) };
+        let record = match files.record() {
+            Ok(record) => record,
+            // It may live, and is then left as it is.
+            Err(error) if files.is_held()? => return Err(error),
+            Err(_) => return self.clear_groups().await,
+        };
         if files.exit()?.is_none() {
             match self.connect_living(&files, &record, tasks).await {
                 Ok(()) => {
                     info!(session.id = %self.id, spawn = number, "running spawn adopted");
+                    self.serve_egress(&files, &record).await;
                     self.audit("spawn.readopted", number);
                     return Ok(());
                 }
@@ -288,9 +322,10 @@ impl Session {
         let (told, ended) = oneshot::channel();
         let context = &self.context;
         let (link, streams, scratch) = (context.link.clone(), Arc::clone(&context.streams), context.shim_bytes.clone());
-        let (shim, hello) = shim_client::connect(files, tasks, link, streams, scratch, told).await?;
+        let (shim, hello) =
+            shim_client::connect(files, tasks, link, streams, scratch, told, (self.id, record.number)).await?;
         record.size = hello.size;
-        self.live = Some(Live { record, state: SpawnState::Running, shim, ended });
+        self.live = Some(Live { record, state: SpawnState::Running, shim, ended, kill_at: None });
         self.publish();
         Ok(())
     }
@@ -331,6 +366,10 @@ impl Session {
 
     /// The same, for an end whose reason is known here better than from the records.
     async fn conclude_with(&mut self, record: &SpawnRecord, known: Option<Exit>, tasks: &TaskGroup) {
+        if let Err(error) = self.clear_groups().await {
+            warn!(session.id = %self.id, %error, "what a spawn has left could not be ended");
+        }
+        self.context.gateway.release(self.id, record.number).await;
         let files = self.files.spawn(record.number);
         if matches!(files.exit(), Ok(None)) {
             recover(&self.context.shim, &files, record.number).await;
@@ -360,6 +399,12 @@ impl Session {
         }
     }
 
+    /// Ends every process that the session may still have, and removes its control groups.
+    async fn clear_groups(&self) -> io::Result<()> {
+        let (cgroups, session) = (self.context.cgroups.clone(), self.id);
+        blocking(move || cgroups.clear(session).map_err(io::Error::other)).await
+    }
+
     fn report_of(&self, record: &SpawnRecord, state: SpawnState) -> SpawnReport {
         let seq = SpawnState::ALL.iter().position(|known| *known == state).unwrap_or(0) as u64;
         SpawnReport {
@@ -373,6 +418,7 @@ impl Session {
             started_at: record.started_at,
             ended_at: None,
             exit: None,
+            posture: record.posture.clone().map(Box::new),
         }
     }
 

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use agentapi_shared::WindowSize;
 use agentapi_shared::frame::Header;
 use agentapi_shared::link::{CommandError, HostMessage};
 use agentapi_shared::runtime::{OnEnd, TaskGroup};
@@ -15,6 +14,7 @@ use agentapi_shared::shim::{
     PACKET_FRAME, PACKET_HEADER_BYTES, PACKET_JSON, PROTOCOL, SOCKET, ShimEvent, ShimOutcome, ShimRequest,
     packet_header, parse_packet_header,
 };
+use agentapi_shared::{SessionId, WindowSize};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -72,6 +72,7 @@ pub(crate) async fn connect(
     streams: Arc<StreamTable>,
     scratch: ReadBuffer,
     ended: oneshot::Sender<ShimEnd>,
+    owner: (SessionId, u32),
 ) -> io::Result<(Arc<ShimClient>, ShimHello)> {
     let (reader, writer) = shim_socket::split(files.with_short_path(SOCKET, |path| UnixStream::connect(path))?)?;
     let mut packets = Packets { reader, scratch, buffer: BytesMut::new() };
@@ -86,7 +87,7 @@ pub(crate) async fn connect(
     let cancelled = tasks.cancelled();
     tasks.spawn("shim", OnEnd::Continue, async move {
         let end = tokio::select! {
-            end = shim.read(&mut packets, &link, &streams) => end,
+            end = shim.read(&mut packets, &link, &streams, owner) => end,
             // The shim goes on for whoever comes next.
             () = cancelled.cancelled() => return,
         };
@@ -142,7 +143,13 @@ impl ShimClient {
     }
 
     /// Reads until the end.
-    async fn read(&self, packets: &mut Packets, link: &LinkSender, streams: &StreamTable) -> ShimEnd {
+    async fn read(
+        &self,
+        packets: &mut Packets,
+        link: &LinkSender,
+        streams: &StreamTable,
+        owner: (SessionId, u32),
+    ) -> ShimEnd {
         loop {
             let (kind, body) = match packets.next().await {
                 Ok(packet) => packet,
@@ -150,6 +157,12 @@ impl ShimClient {
             };
             if kind == PACKET_FRAME {
                 if let Ok((header, payload)) = Header::parse(&body) {
+                    match streams.belongs(header.stream, owner) {
+                        Some(true) => {}
+                        Some(false) => return foreign(owner, header.stream),
+                        // Closed meanwhile.
+                        None => continue,
+                    }
                     streams.passed(&header, payload.len());
                     link.send_frame(body).await;
                 }
@@ -157,7 +170,12 @@ impl ShimClient {
             }
             match serde_json::from_slice(&body) {
                 Ok(ShimEvent::Exited { .. }) => return ShimEnd::Exited,
-                Ok(event) => self.pass_on(event, link, streams).await,
+                Ok(event) => match stream_of(&event).map(|stream| (stream, streams.belongs(stream, owner))) {
+                    Some((stream, Some(false))) => return foreign(owner, stream),
+                    // Closed meanwhile.
+                    Some((_, None)) => {}
+                    Some((_, Some(true))) | None => self.pass_on(event, link, streams).await,
+                },
                 // An event of a later shim; this supervisor cannot need it.
                 Err(error) => warn!(%error, "unknown event of a shim"),
             }
@@ -183,10 +201,29 @@ impl ShimClient {
             }
             ShimEvent::Resized { stream, offset, size } => HostMessage::Resized { stream, offset, size },
             ShimEvent::InputDone { stream, seq, error } => HostMessage::InputDone { stream, seq, error },
-            ShimEvent::Hello { .. } | ShimEvent::Exited { .. } => return,
+            ShimEvent::Hello { .. } | ShimEvent::Listeners { .. } | ShimEvent::Exited { .. } => return,
         };
         link.send(&message).await;
     }
+}
+
+/// The stream that an event is about.
+fn stream_of(event: &ShimEvent) -> Option<u32> {
+    match event {
+        ShimEvent::Watched(watched) => Some(watched.stream),
+        ShimEvent::WatchFailed { stream, .. }
+        | ShimEvent::Resized { stream, .. }
+        | ShimEvent::InputDone { stream, .. } => Some(*stream),
+        ShimEvent::Reply { .. } | ShimEvent::Hello { .. } | ShimEvent::Listeners { .. } | ShimEvent::Exited { .. } => {
+            None
+        }
+    }
+}
+
+/// A shim that speaks for another session is not to be listened to any more.
+fn foreign((session, spawn): (SessionId, u32), stream: u32) -> ShimEnd {
+    warn!(session.id = %session, spawn, stream, "a shim wrote to a stream that is not its spawn's, its connection is dropped");
+    ShimEnd::Gone
 }
 
 /// Packets as they come in.

@@ -70,6 +70,11 @@ impl StreamTable {
         room
     }
 
+    /// Whether a stream is of this spawn; none: nobody knows it, any more or yet.
+    pub(crate) fn belongs(&self, stream: u32, owner: (SessionId, u32)) -> Option<bool> {
+        self.lock().get(&stream).map(|stream| (stream.session, stream.spawn) == owner)
+    }
+
     /// Who serves the stream.
     pub(crate) fn server(&self, stream: u32) -> Option<Server> {
         self.lock().get(&stream).map(|stream| stream.server.clone())
@@ -247,4 +252,21 @@ fn size_at(journal: std::os::fd::OwnedFd, offset: u64) -> WindowSize {
         }
     }
     size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_belongs_to_one_spawn_until_it_is_closed() {
+        let (table, session) = (StreamTable::default(), SessionId::generate());
+        let (told, _limit) = watch::channel(0);
+        assert!(table.open(7, session, 2, 0, Server::Journal(told)));
+        assert_eq!(table.belongs(7, (session, 2)), Some(true));
+        assert_eq!(table.belongs(7, (session, 1)), Some(false));
+        assert_eq!(table.belongs(7, (SessionId::generate(), 2)), Some(false));
+        let _server = table.close(7);
+        assert_eq!(table.belongs(7, (session, 2)), None);
+    }
 }

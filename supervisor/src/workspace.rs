@@ -38,28 +38,56 @@ pub(crate) enum WorkspaceError {
     Unusable { path: String, source: io::Error },
 }
 
-/// The directory at `path`, which must lie below one of `roots` with every link followed.
+/// Why a directory is not one below some others.
+#[derive(Debug)]
+pub(crate) enum BelowError {
+    /// Not absolute, or with `..`.
+    NotPlain,
+    /// Below none of them.
+    Outside,
+    /// Out of them, through a symbolic link.
+    Leaves,
+    /// Not there, or no directory.
+    Unusable(io::Error),
+}
+
+/// The workspace at `path`, which must lie below one of `roots` with every link followed.
 pub(crate) fn resolve(path: &str, roots: &[PathBuf]) -> Result<HostDir, WorkspaceError> {
+    below(path, roots).map_err(|error| match error {
+        BelowError::NotPlain => WorkspaceError::NotPlain(path.to_owned()),
+        BelowError::Outside => {
+            let roots = roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ");
+            WorkspaceError::OutsideRoots { path: path.to_owned(), roots }
+        }
+        BelowError::Leaves => WorkspaceError::LeavesRoot(path.to_owned()),
+        BelowError::Unusable(source) => WorkspaceError::Unusable { path: path.to_owned(), source },
+    })
+}
+
+/// Whether a path says by itself where it leads, links apart.
+pub(crate) fn is_plain(path: &Path) -> bool {
+    path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+}
+
+/// The directory at `path`, which must lie below one of `roots` with every link followed.
+pub(crate) fn below(path: &str, roots: &[PathBuf]) -> Result<HostDir, BelowError> {
     let asked = Path::new(path);
-    let plain = asked.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    if !asked.is_absolute() || !plain {
-        return Err(WorkspaceError::NotPlain(path.to_owned()));
+    if !is_plain(asked) {
+        return Err(BelowError::NotPlain);
     }
     let Some((root, below)) = roots.iter().find_map(|root| Some((root, asked.strip_prefix(root).ok()?))) else {
-        let roots = roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ");
-        return Err(WorkspaceError::OutsideRoots { path: path.to_owned(), roots });
+        return Err(BelowError::Outside);
     };
-    let unusable = |source: io::Error| WorkspaceError::Unusable { path: path.to_owned(), source };
-    let root = File::open(root).map_err(unusable)?;
+    let root = File::open(root).map_err(BelowError::Unusable)?;
     let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let dir = openat2(&root, below, how).map_err(|errno| match errno {
-        Errno::EXDEV | Errno::ELOOP => WorkspaceError::LeavesRoot(path.to_owned()),
-        other => unusable(other.into()),
+        Errno::EXDEV | Errno::ELOOP => BelowError::Leaves,
+        other => BelowError::Unusable(other.into()),
     })?;
-    describe(dir).map_err(unusable)
+    describe(dir).map_err(BelowError::Unusable)
 }
 
 /// A directory of our own.

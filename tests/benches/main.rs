@@ -1,7 +1,7 @@
 //! The benchmarks: what the whole product costs, each figure beside a peer or a physical limit measured in the same run.
 //!
 //! Prints Markdown. Nothing here is asserted but that it worked: figures belong to a machine and an hour, and only those of one run compare.
-//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [--quick] [--sessions N,N] [--against DIR]`
+//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [gateway] [--quick] [--sessions N,N] [--against DIR]`
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -15,6 +15,7 @@ use anyhow::{Result, bail};
 
 mod bare;
 mod echo;
+mod gateway;
 mod idle;
 mod log_text;
 mod machine;
@@ -41,7 +42,7 @@ struct Options {
     against: Option<PathBuf>,
 }
 
-const ALL: [&str; 7] = ["echo", "throughput", "unwatched", "idle", "start", "stalled", "queries"];
+const ALL: [&str; 8] = ["echo", "throughput", "unwatched", "idle", "start", "stalled", "queries", "gateway"];
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self> {
@@ -113,7 +114,8 @@ fn run(options: &Options) -> Result<()> {
                 }
                 "start" => start::run(options).await?,
                 "stalled" => stalled::run(options).await?,
-                _ => queries::run(options).await?,
+                "queries" => queries::run(options).await?,
+                _ => gateway::run(options).await?,
             }
         }
         println!("load at the end: {}", machine::load());

@@ -98,8 +98,9 @@ async fn killed_it_takes_its_daemons_with_it_but_no_session() -> Result<()> {
     let daemons =
         || own_processes(&machine).into_iter().filter(|command| command.contains("--exit-with-parent")).count();
     eventually("the daemons are gone", || async { (daemons() == 0).then_some(()) }).await;
-    // Of the shim and its jail's init only the shim holds anything of the host's.
-    assert_eq!(own_processes(&machine), ["agentapi-shim"], "the session lives");
+    // The session lives, and so do its tunnels. Of the shim and its jail's init only the shim holds anything of the host's.
+    let named = |name: &str| own_processes(&machine).iter().filter(|command| command.contains(name)).count();
+    assert_eq!((named("agentapi-shim"), named("agentapi-egress"), own_processes(&machine).len()), (1, 1, 2));
     machine.up(&[])?;
     machine.run(&["session", "input", &id, "--text", "echo kept=$kept\r"])?;
     machine.run(&["session", "wait", &id, "--text", "kept=yes", "--timeout", "30"])?;

@@ -1,6 +1,7 @@
 //! The harness of the black-box tests: real binaries in directories of their own, waits for facts with deadlines, and a control plane that a
 //! supervisor can be tested against alone.
 
+pub mod attempt;
 pub mod dir;
 pub mod plane;
 pub mod process;

@@ -52,7 +52,10 @@ impl Plane {
     pub async fn listen(dir: &Path) -> Result<(Self, PathBuf)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("ws://{}/api/v1/link", listener.local_addr()?);
-        let path = dir.join("host-credential.json");
+        // In a directory of its own: what lies beside a credential is given to no session.
+        let keys = dir.join("keys");
+        std::fs::create_dir_all(&keys)?;
+        let path = keys.join("host-credential.json");
         std::fs::write(&path, serde_json::json!({ "url": url, "token": TOKEN }).to_string())?;
         Ok((Self { listener }, path))
     }
@@ -87,6 +90,12 @@ impl Link {
     /// Sends a message.
     pub async fn send(&mut self, message: &PlaneMessage) -> Result<()> {
         Ok(self.socket.send(Message::text(serde_json::to_string(message)?)).await?)
+    }
+
+    /// Cuts the connection, as a network does.
+    pub async fn close(&mut self) {
+        // One that is gone already is what was wanted.
+        let _gone = self.socket.close(None).await;
     }
 
     /// Types on a stream.
@@ -204,5 +213,6 @@ pub fn custom(command: &[&str]) -> StartSpawn {
         env: None,
         size: agentapi_shared::WindowSize::DEFAULT,
         workspace: agentapi_shared::api::Workspace::default(),
+        sandbox: agentapi_shared::api::SandboxRequest::default(),
     }
 }

@@ -1,6 +1,7 @@
 //! Processes of a test: where the binaries are, and a child that does not outlive its test.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -9,6 +10,10 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::wait::soon;
+
+/// What machines that run tests may lack of the sandbox, as a variable of the supervisor; builds that do not know it ignore it.
+pub const LOCAL_DEGRADED: (&str, &str) =
+    ("AGENTAPI_SUPERVISOR_ALLOW_DEGRADED", "cgroup-hybrid,no-cgroup,no-disk-quota,one-uid");
 
 /// A binary of this workspace, as the build that made this test made it.
 ///
@@ -101,6 +106,40 @@ impl Daemon {
     /// Waits for its end.
     pub async fn ended(&mut self) -> Result<std::process::ExitStatus> {
         Ok(soon("the end of the daemon", self.child.wait()).await?)
+    }
+}
+
+/// Removes the control groups of a supervisor that is gone, or about to go: one that is killed leaves them to the next.
+pub fn remove_groups(state_dir: &Path) {
+    let Ok(dir) = std::fs::metadata(state_dir) else { return };
+    let name = format!("agentapi-{:x}-{:x}", dir.dev(), dir.ino());
+    let mut trees = Vec::new();
+    find_dirs(Path::new("/sys/fs/cgroup"), &name, 6, &mut trees);
+    for tree in trees {
+        let mut dirs = vec![tree];
+        let mut next = 0;
+        while let Some(dir) = dirs.get(next).cloned() {
+            next += 1;
+            let below = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            dirs.extend(
+                below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+            );
+        }
+        for dir in dirs.iter().rev() {
+            // One with processes stays.
+            let _removed = std::fs::remove_dir(dir);
+        }
+    }
+}
+
+/// Directories of this name, at most so deep.
+pub fn find_dirs(dir: &Path, name: &str, depth: u32, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name() == name {
+            found.push(entry.path());
+        } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            find_dirs(&entry.path(), name, depth - 1, found);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::dir::TempDir;
-use crate::process::{Daemon, binary, kill_shims};
+use crate::process::{Daemon, LOCAL_DEGRADED, binary, kill_shims, remove_groups};
 use crate::viewer::{Viewer, ViewerOptions};
 use crate::wait::eventually;
 
@@ -74,6 +74,11 @@ impl Product {
         self.path().join("work")
     }
 
+    /// The directory of the credentials: what lies beside them is given to no session.
+    fn keys(&self) -> PathBuf {
+        self.path().join("keys")
+    }
+
     /// The supervisor's state directory.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
@@ -94,7 +99,8 @@ impl Product {
 
     /// Starts the control plane, on the same port as before.
     pub async fn start_plane(&mut self) -> Result<()> {
-        let (credentials, host) = (self.path().join("credentials.json"), self.path().join("host-credential.json"));
+        std::fs::create_dir_all(self.keys())?;
+        let (credentials, host) = (self.keys().join("credentials.json"), self.keys().join("host-credential.json"));
         let mut command = Command::new(self.binary("agentapi-controlplane"));
         command.args(["--listen", &self.address]).arg("--data-dir").arg(self.path().join("controlplane"));
         command.arg("--credentials-file").arg(&credentials).arg("--host-credential-file").arg(&host);
@@ -114,10 +120,10 @@ impl Product {
         command.arg("run").arg("--state-dir").arg(self.state_dir());
         command
             .arg("--credential-file")
-            .arg(self.path().join("host-credential.json"))
+            .arg(self.keys().join("host-credential.json"))
             .arg("--workspace-root")
             .arg(self.root());
-        command.args(&self.supervisor_args);
+        command.args(&self.supervisor_args).env(LOCAL_DEGRADED.0, LOCAL_DEGRADED.1);
         let mut supervisor = Daemon::start(command, &self.path().join("supervisor.log"))?;
         let ready: Value = serde_json::from_str(&supervisor.line().await?)?;
         self.supervisor = Some(supervisor);
@@ -254,5 +260,6 @@ impl Drop for Product {
     /// Nothing outlives its test.
     fn drop(&mut self) {
         kill_shims(&self.state_dir());
+        remove_groups(&self.state_dir());
     }
 }

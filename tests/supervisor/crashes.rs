@@ -4,7 +4,7 @@ use agentapi_shared::api::ScreenFormat;
 use agentapi_shared::link::{Command, CommandResult, PlaneMessage};
 use agentapi_shared::{ExitReason, SessionId, SpawnState};
 use agentapi_tests::plane::custom;
-use agentapi_tests::process::processes;
+use agentapi_tests::process::{ProcessInfo, processes};
 use agentapi_tests::wait::eventually;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
@@ -88,7 +88,9 @@ async fn a_killed_shim_takes_its_tree_with_it_and_leaves_its_screen() -> Result<
     };
     eventually("every stray runs", || async { (ours() == 3).then_some(()) }).await;
     let dir = host.state_dir().join("sessions").join(session.to_string());
-    let shim = processes().into_iter().find(|process| process.uid == 0 && process.holds(&dir)).context("the shim")?;
+    // Init has the same name, and nothing of the host open.
+    let is_shim = |process: &ProcessInfo| process.command == "agentapi-shim" && process.holds(&dir);
+    let shim = processes().into_iter().find(is_shim).context("the shim")?;
     kill(Pid::from_raw(shim.pid), Signal::SIGKILL)?;
     let report = link.report(session, SpawnState::Failed).await?;
     assert_eq!(report.exit.map(|exit| exit.reason), Some(ExitReason::ShimLost));
@@ -157,5 +159,73 @@ async fn stop_all_stops_all_and_says_how_many() -> Result<()> {
     let answer = host.stop_all()?;
     assert_eq!(answer, "{\"sessions\":3}\n{\"stopped\":3}\n");
     assert!(!processes().iter().any(|process| process.command == "sleep 3200"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_ends_what_runs_inside_also_when_the_shim_does_nothing() -> Result<()> {
+    let host = Host::new().await?;
+    let (_daemon, mut link) = host.linked().await?;
+    let session = link.start(&["sleep", "3300"]).await?;
+    let runs = || processes().iter().any(|process| process.command == "sleep 3300");
+    assert!(runs());
+    let dir = host.state_dir().join("sessions").join(session.to_string());
+    let is_shim = |process: &ProcessInfo| process.command == "agentapi-shim" && process.holds(&dir);
+    let shim = Pid::from_raw(processes().into_iter().find(is_shim).context("the shim")?.pid);
+    kill(shim, Signal::SIGSTOP)?;
+    let stop = Command::Stop { spawn: 1, generation: 1, grace_ms: 0, force: true };
+    let answer = link.command(session, stop).await?;
+    assert!(matches!(answer, Ok(CommandResult::Done)), "{answer:?}");
+    eventually("nothing runs inside", || async { (!runs()).then_some(()) }).await;
+    // The shim itself was left alone, and notes the end.
+    kill(shim, Signal::SIGCONT)?;
+    let report = link.report(session, SpawnState::Exited).await?;
+    assert!(report.exit.is_some_and(|exit| exit.reason != ExitReason::ShimLost));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_whose_record_cannot_be_read_goes_on_over_a_restart() -> Result<()> {
+    let host = Host::new().await?;
+    let (mut daemon, mut link) = host.linked().await?;
+    let session = link.start(&["sleep", "3310"]).await?;
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.ended().await?;
+    drop(link);
+    std::fs::write(host.state_dir().join("sessions").join(session.to_string()).join("session.json"), "{")?;
+    let (mut daemon, adopted) = host.start().await?;
+    assert_eq!(adopted, 0);
+    assert!(processes().iter().any(|process| process.command == "sleep 3310"), "the session was ended");
+    // Its ids are not given to another one.
+    let mut link = host.plane.accept().await?;
+    let second = link.start(&["sleep", "3311"]).await?;
+    let owner = |command: &str| processes().into_iter().find(|process| process.command == command).map(|it| it.uid);
+    if nix::unistd::geteuid().is_root() {
+        assert_ne!(owner("sleep 3310"), owner("sleep 3311"), "{session} and {second}");
+    }
+    // Nobody knows of it but its shim, which is ended with the test.
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.ended().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_spawn_whose_record_cannot_be_read_is_neither_ended_nor_purged_nor_replaced() -> Result<()> {
+    let host = Host::new().await?;
+    let (mut daemon, mut link) = host.linked().await?;
+    let session = link.start(&["sleep", "3320"]).await?;
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.ended().await?;
+    drop(link);
+    let spawn = host.state_dir().join("sessions").join(session.to_string()).join("spawns/1");
+    std::fs::write(spawn.join("spawn.json"), "{")?;
+    let (mut daemon, mut link) = host.linked().await?;
+    for command in [Command::Purge, Command::Start(custom(&["true"]))] {
+        let refused = link.command(session, command).await?.expect_err("a refusal");
+        assert_eq!(refused.code, "already_running", "{refused}");
+    }
+    assert!(processes().iter().any(|process| process.command == "sleep 3320"), "the session was ended");
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.ended().await?;
     Ok(())
 }

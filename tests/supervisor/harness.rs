@@ -5,7 +5,7 @@ use std::process::Command;
 
 use agentapi_tests::dir::TempDir;
 use agentapi_tests::plane::{Link, Plane};
-use agentapi_tests::process::{Daemon, binary, kill_shims};
+use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, binary, kill_shims, remove_groups};
 use anyhow::Result;
 
 /// Credit for much more than any test sends.
@@ -16,6 +16,10 @@ pub(crate) struct Host {
     pub(crate) dir: TempDir,
     pub(crate) plane: Plane,
     credential: PathBuf,
+    /// What may be missing of the sandbox.
+    pub(crate) allowed: &'static str,
+    /// Further arguments of the supervisor.
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Host {
@@ -23,7 +27,7 @@ impl Host {
         let dir = TempDir::new();
         let (plane, credential) = Plane::listen(dir.path()).await?;
         std::fs::create_dir(dir.path().join("work"))?;
-        Ok(Self { dir, plane, credential })
+        Ok(Self { dir, plane, credential, allowed: LOCAL_DEGRADED.1, arguments: Vec::new() })
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {
@@ -39,7 +43,7 @@ impl Host {
     pub(crate) async fn start(&self) -> Result<(Daemon, u64)> {
         let mut command = Command::new(binary("agentapi-supervisor"));
         command.arg("run").arg("--state-dir").arg(self.state_dir()).arg("--credential-file").arg(&self.credential);
-        command.arg("--workspace-root").arg(self.root());
+        command.arg("--workspace-root").arg(self.root()).env(LOCAL_DEGRADED.0, self.allowed).args(&self.arguments);
         let mut daemon = Daemon::start(command, &self.dir.path().join("supervisor.log"))?;
         let ready: serde_json::Value = serde_json::from_str(&daemon.line().await?)?;
         Ok((daemon, ready["sessions"].as_u64().unwrap_or(u64::MAX)))
@@ -70,5 +74,6 @@ impl Drop for Host {
         if !stopped {
             kill_shims(&self.state_dir());
         }
+        remove_groups(&self.state_dir());
     }
 }

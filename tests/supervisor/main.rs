@@ -2,4 +2,7 @@
 
 mod crashes;
 mod harness;
+mod inits;
+mod policy;
 mod sessions;
+mod shims;

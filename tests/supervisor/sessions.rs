@@ -68,7 +68,10 @@ async fn an_agent_sees_neither_the_host_nor_other_sessions() -> Result<()> {
     ] {
         assert!(text.contains(wanted), "{wanted:?} is not in:\n{text}");
     }
-    assert!(text.contains("COLORTERM HOME LANG LOGNAME PATH PWD SHELL SHLVL TERM USER XDG_RUNTIME_DIR _"), "{text}");
+    let variables = "ALL_PROXY COLORTERM HOME HTTPS_PROXY HTTP_PROXY LANG LOGNAME NODE_USE_ENV_PROXY NO_PROXY PATH PWD SHELL SHLVL TERM USER \
+                     XDG_RUNTIME_DIR _ all_proxy http_proxy https_proxy no_proxy";
+    // A row of the screen holds 120 characters.
+    assert!(text.replace('\n', " ").contains(variables), "{text}");
     assert!(!text.contains("sleep") && !text.contains(&other.to_string()), "{text}");
     // On the host the agent is a user of the session's own, never root.
     let sleeper =
@@ -146,6 +149,26 @@ async fn a_workspace_of_the_host_is_written_as_its_owner() -> Result<()> {
     assert_eq!(refused.code, "refused");
     assert!(refused.detail.contains("below none of this host's workspace roots"), "{}", refused.detail);
     assert!(!host.state_dir().join("sessions").join(outside.to_string()).exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_workspace_that_holds_our_own_data_is_refused_and_the_refusal_says_why() -> Result<()> {
+    let mut host = Host::new().await?;
+    // As when it is started in HOME, with the data below.
+    host.arguments = vec!["--workspace-root".to_owned(), host.dir.path().display().to_string()];
+    let (_daemon, mut link) = host.linked().await?;
+    for (dir, word) in [(host.dir.path().to_owned(), "contains"), (host.state_dir().join("sessions"), "lies in")] {
+        let (session, mut start) = (SessionId::generate(), custom(&["true"]));
+        start.workspace =
+            Workspace { source: WorkspaceSource::Path, path: Some(dir.canonicalize()?.display().to_string()) };
+        let refused = link.command(session, Command::Start(start)).await?.expect_err("refused");
+        assert!(refused.detail.starts_with("workspace.path: "), "{}", refused.detail);
+        for part in [word, "where AgentAPI keeps its data and keys", "name a directory"] {
+            assert!(refused.detail.contains(part), "{}", refused.detail);
+        }
+        assert!(!host.state_dir().join("sessions").join(session.to_string()).exists());
+    }
     Ok(())
 }
 

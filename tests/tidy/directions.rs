@@ -5,10 +5,11 @@ use crate::lexer::{code, modules, words};
 use crate::repository::{TextFile, files, read};
 
 /// A crate's folder and the crates of ours that it may link. Fuzz targets link what they feed.
-const CRATES: [(&str, &[&str]); 7] = [
+const CRATES: [(&str, &[&str]); 8] = [
     ("shared", &[]),
     ("supervisor", &["agentapi-shared"]),
     ("supervisor/shim", &["agentapi-shared"]),
+    ("supervisor/egress", &["agentapi-shared"]),
     ("controlplane", &["agentapi-shared"]),
     ("cli", &["agentapi-shared"]),
     ("tests", &["agentapi-shared"]),
@@ -32,7 +33,7 @@ const HEAVY: [&str; 9] = [
 const HTTP: [&str; 5] = ["axum", "http", "hyper", "tower", "tower_http"];
 
 /// A module, and the modules of its own crate that it must not name.
-const MODULES: [(&str, &[&str]); 28] = [
+const MODULES: [(&str, &[&str]); 29] = [
     // api -> domain -> store; hosts and viewers stand beside, below api.
     ("controlplane/src/domain", &["api", "server", "relay", "config", "credentials"]),
     ("controlplane/src/store", &["api", "domain", "fleet", "relay", "plane", "server", "events", "auth"]),
@@ -57,6 +58,7 @@ const MODULES: [(&str, &[&str]); 28] = [
     ("supervisor/src/launch", &["daemon", "registry", "session", "link", "streams", "shim_client", "plan"]),
     ("supervisor/src/shim_client", &["daemon", "registry", "session", "link", "context", "plan", "outbox"]),
     ("supervisor/src/session", &["daemon", "registry", "link", "control", "questions"]),
+    ("supervisor/src/gateway", &["daemon", "registry", "session", "link", "streams", "shim_client", "plan", "outbox"]),
     // service -> {streams, output, parser} -> terminal; sys at the bottom.
     ("supervisor/shim/src/terminal", &["service", "parser", "streams", "output", "connection", "jail", "sys", "pty"]),
     ("supervisor/shim/src/sys", &["service", "parser", "streams", "jail", "terminal", "start", "pty"]),

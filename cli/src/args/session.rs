@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agentapi_shared::api::{MountRequest, NetworkMode};
+use agentapi_shared::egress::EgressVerdict;
 use agentapi_shared::{SpawnState, WindowSize};
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -27,6 +29,9 @@ pub(crate) enum SessionCommand {
     Input(InputArgs),
     /// Print a session's screen
     Screen(ScreenArgs),
+    /// List where a session's programs connected to, and what they were refused
+    #[command(after_help = EGRESS_EXAMPLES)]
+    Egress(EgressArgs),
     /// Wait until a session runs, ends, or shows a text
     #[command(after_help = WAIT_EXAMPLES)]
     Wait(WaitArgs),
@@ -77,6 +82,11 @@ Examples:
   agentapi session wait build --for ended --exit-status
   agentapi session wait 5c7b1a2e --text 'Do you want to proceed?' --timeout 60s";
 
+const EGRESS_EXAMPLES: &str = "\
+Examples:
+  agentapi session egress fix-login
+  agentapi session egress 5c7b1a2e --verdict denied --json";
+
 /// A session by id, part of an id, or name.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct OneSession {
@@ -110,9 +120,38 @@ pub(crate) struct CreateArgs {
     /// Answer only when it runs, or could not
     #[arg(long)]
     pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
     /// Command, or arguments for the agent
     #[arg(last = true, value_name = "COMMAND or ARGS")]
     pub(crate) words: Vec<String>,
+}
+
+/// How a session is isolated; each only ever tightens what the host's profile allows.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Sandbox")]
+pub(crate) struct SandboxArgs {
+    /// A profile of the host, such as dev or strict [default: dev]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// Where it may connect to [default: as the profile says]
+    #[arg(long, value_name = "off|filtered|host", value_parser = network)]
+    pub(crate) network: Option<NetworkMode>,
+    /// A directory of the host; read-only without :rw; repeatable
+    #[arg(long = "mount", value_name = "SOURCE[:TARGET][:rw]", value_parser = mount)]
+    pub(crate) mounts: Vec<MountRequest>,
+    /// Memory and swap, such as 512M or 4G
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Processors, such as 0.5 or 2
+    #[arg(long, value_name = "NUMBER", value_parser = cpu_percent)]
+    pub(crate) cpus: Option<u32>,
+    /// Processes and threads
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) pids: Option<u32>,
+    /// Private workspace and HOME together, such as 10G
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) disk: Option<u64>,
 }
 
 /// `session list`.
@@ -178,6 +217,19 @@ pub(crate) struct ScreenArgs {
     /// The screen of an earlier run
     #[arg(long, value_name = "NUMBER")]
     pub(crate) spawn: Option<u32>,
+}
+
+/// `session egress`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EgressArgs {
+    #[command(flatten)]
+    pub(crate) session: OneSession,
+    /// Only those: allowed, denied, would_deny or failed
+    #[arg(long)]
+    pub(crate) verdict: Option<EgressVerdict>,
+    /// At most so many, the newest
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
 }
 
 /// `session wait`.
@@ -246,6 +298,59 @@ pub(crate) struct PurgeArgs {
     pub(crate) force: bool,
 }
 
+fn network(text: &str) -> Result<NetworkMode, String> {
+    match text {
+        "off" => Ok(NetworkMode::Off),
+        "filtered" => Ok(NetworkMode::Filtered),
+        "host" => Ok(NetworkMode::Host),
+        _ => Err("expected off, filtered or host".to_owned()),
+    }
+}
+
+/// `SOURCE`, `SOURCE:TARGET`, either with `:rw` or `:ro` behind it.
+fn mount(text: &str) -> Result<MountRequest, String> {
+    let (paths, writable) = match (text.strip_suffix(":rw"), text.strip_suffix(":ro")) {
+        (Some(paths), _) => (paths, true),
+        (None, Some(paths)) => (paths, false),
+        (None, None) => (text, false),
+    };
+    let (source, target) = paths.split_once(':').map_or((paths, None), |(source, target)| (source, Some(target)));
+    let absolute = |path: &str| path.starts_with('/') && !path.contains(':');
+    if !absolute(source) || !target.is_none_or(absolute) {
+        return Err("expected SOURCE[:TARGET][:rw] with absolute paths".to_owned());
+    }
+    Ok(MountRequest { source: source.to_owned(), target: target.map(str::to_owned), writable })
+}
+
+/// `4G`, `512M`, `64K`, or bytes; powers of 1024.
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a size such as 512M or 4G".to_owned();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+/// `2`, `1.5`, `0.25`: percent of one processor, exactly.
+fn cpu_percent(text: &str) -> Result<u32, String> {
+    let wrong = || "expected a number of processors such as 0.5 or 2".to_owned();
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    if part.len() > 2 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let whole: u32 = whole.parse().map_err(|_| wrong())?;
+    let hundredths: u32 = format!("{part:0<2}").parse().map_err(|_| wrong())?;
+    whole.checked_mul(100).and_then(|percent| percent.checked_add(hundredths)).filter(|all| *all > 0).ok_or_else(wrong)
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -294,6 +399,29 @@ mod tests {
         assert_eq!(times, [250, 90_000, 90_000, 300_000, 3_600_000]);
         for bad in ["", "s", "5d", "-1s", "99999999999999999999s", "18446744073709551615h"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_a_sandbox_is_given_is_read_or_refused() {
+        let read = |text: &str| mount(text).map(|mount| (mount.source, mount.target, mount.writable)).unwrap();
+        assert_eq!(read("/srv/data"), ("/srv/data".into(), None, false));
+        assert_eq!(read("/srv/data:rw"), ("/srv/data".into(), None, true));
+        assert_eq!(read("/srv/data:/data:ro"), ("/srv/data".into(), Some("/data".into()), false));
+        assert_eq!(read("/srv/data:/data:rw"), ("/srv/data".into(), Some("/data".into()), true));
+        for bad in ["srv", ":rw", "/a:b", "/a:/b:/c", "/a:/b:wr"] {
+            assert!(mount(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            ["64K", "512M", "4G", "4GiB", "10"].map(|text| bytes(text).unwrap()),
+            [65_536, 1 << 29, 1 << 32, 1 << 32, 10]
+        );
+        assert_eq!(["2", "0.5", "1.25", "0.01"].map(|text| cpu_percent(text).unwrap()), [200, 50, 125, 1]);
+        for bad in ["", "G", "4X", "-1G", "99999999T"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "0", "0.0", "0.001", "-1", "1.x", "99999999"] {
+            assert!(cpu_percent(bad).is_err(), "{bad}");
         }
     }
 

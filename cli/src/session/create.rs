@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use agentapi_shared::api::{CUSTOM_AGENT, CreateSession, Session, Workspace, WorkspaceSource};
+use agentapi_shared::api::{CUSTOM_AGENT, CreateSession, Limits, SandboxRequest, Session, Workspace, WorkspaceSource};
 use agentapi_shared::{SpawnState, WindowSize};
 use anyhow::Context as _;
 
 use super::Context;
-use crate::args::CreateArgs;
+use crate::args::{CreateArgs, SandboxArgs};
 use crate::attach::{self, DetachKeys};
 use crate::config::Environment;
 use crate::failure::{ExitKind, Failure};
@@ -72,7 +72,25 @@ fn body(args: &CreateArgs, env: &Environment, own_size: Option<WindowSize>) -> a
         env: variables(&args.env, env)?,
         size: args.size.or(own_size),
         workspace: workspace(args)?,
+        sandbox: sandbox(&args.sandbox),
     })
+}
+
+/// None if nothing was asked for.
+fn sandbox(args: &SandboxArgs) -> Option<SandboxRequest> {
+    let asked = SandboxRequest {
+        profile: args.profile.clone(),
+        network: args.network,
+        mounts: args.mounts.clone(),
+        limits: Limits {
+            memory_bytes: args.memory,
+            pids: args.pids,
+            cpu_percent: args.cpus,
+            disk_bytes: args.disk,
+            io_bytes_per_second: None,
+        },
+    };
+    (asked != SandboxRequest::default()).then_some(asked)
 }
 
 /// A relative path is one of this machine, and made absolute here: the server could not know what it is relative to.
@@ -107,6 +125,7 @@ fn variables(given: &[String], env: &Environment) -> Result<BTreeMap<String, Str
 mod tests {
     use super::*;
     use crate::args::{Cli, Command, SessionCommand};
+    use agentapi_shared::api::NetworkMode;
     use clap::Parser as _;
 
     fn parse(words: &[&str]) -> anyhow::Result<CreateSession> {
@@ -135,6 +154,15 @@ mod tests {
         assert_eq!(body.labels["k"], "v");
         let words = parse(&["claude", "--env", "MISSING"]).unwrap_err().to_string();
         assert!(words.contains("MISSING"), "{words}");
+    }
+
+    #[test]
+    fn a_sandbox_is_asked_for_only_if_something_is_said_of_it() {
+        assert_eq!(parse(&["claude"]).unwrap().sandbox, None);
+        let words = ["claude", "--profile", "strict", "--network", "off", "--memory", "1G", "--cpus", "0.5"];
+        let asked = parse(&words).unwrap().sandbox.unwrap();
+        assert_eq!((asked.profile.as_deref(), asked.network), (Some("strict"), Some(NetworkMode::Off)));
+        assert_eq!((asked.limits.memory_bytes, asked.limits.cpu_percent), (Some(1 << 30), Some(50)));
     }
 
     #[test]

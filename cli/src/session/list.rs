@@ -1,6 +1,6 @@
 //! `session list` and `session show`.
 
-use agentapi_shared::api::{Page, Session};
+use agentapi_shared::api::{Limits, NetworkMode, Page, Posture, Session};
 use time::OffsetDateTime;
 
 use super::create::why;
@@ -28,7 +28,7 @@ pub(super) async fn list(context: &Context<'_>, args: &ListArgs) -> anyhow::Resu
     }
     let now = OffsetDateTime::now_utc();
     let rows: Vec<Vec<String>> = shown.iter().map(|session| row(session, id_chars, now)).collect();
-    output::table(&["ID", "NAME", "AGENT", "STATE", "AGE", "COMMAND"], &rows);
+    output::table(&["ID", "NAME", "AGENT", "STATE", "AGE", "SANDBOX", "COMMAND"], &rows);
     if !hidden.is_empty() {
         output::note(&format!("{} ended not shown; --all shows them", hidden.len()));
     }
@@ -44,6 +44,7 @@ fn row(session: &Session, id_chars: usize, now: OffsetDateTime) -> Vec<String> {
         session.agent.clone(),
         state_words(session),
         age(now - session.created_at),
+        session.sandbox.as_ref().map_or_else(|| "-".to_owned(), posture_word),
         command[..cut].to_owned(),
     ]
 }
@@ -65,6 +66,43 @@ fn state_words(session: &Session) -> String {
         Some(reason) => format!("{state} ({reason})"),
         None => state.to_owned(),
     }
+}
+
+/// The profile, with a mark if something of the whole is missing.
+fn posture_word(posture: &Posture) -> String {
+    let mark = if posture.degraded.is_empty() { "" } else { " (degraded)" };
+    let name = if posture.isolation == "none" { "none" } else { &posture.profile };
+    format!("{}{mark}", clean(name))
+}
+
+/// What a spawn was given, in words.
+fn posture_facts(posture: &Posture) -> Vec<(&'static str, String)> {
+    let network = match posture.network {
+        NetworkMode::Off => "off",
+        NetworkMode::Filtered => "filtered",
+        NetworkMode::Host => "host",
+    };
+    let words = format!("{}, isolation {}, network {network}", posture.profile, posture.isolation);
+    let mut facts = vec![("sandbox", words), ("limits", limits_words(&posture.limits))];
+    if !posture.degraded.is_empty() {
+        facts.push(("degraded", posture.degraded.join(", ")));
+    }
+    facts
+}
+
+fn limits_words(limits: &Limits) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    let words: Vec<String> = [
+        limits.memory_bytes.map(|bytes| format!("memory {} MiB", mib(bytes))),
+        limits.cpu_percent.map(|percent| format!("processors {}.{:02}", percent / 100, percent % 100)),
+        limits.pids.map(|pids| format!("processes {pids}")),
+        limits.disk_bytes.map(|bytes| format!("disk {} MiB", mib(bytes))),
+        limits.io_bytes_per_second.map(|bytes| format!("disk traffic {} MiB/s", mib(bytes))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
 pub(super) async fn show(context: &Context<'_>, args: &OneSession) -> anyhow::Result<()> {
@@ -94,6 +132,7 @@ fn facts(session: &Session, now: OffsetDateTime) -> Vec<(&'static str, String)> 
     }
     facts.push(("size", format!("{}x{}", session.size.cols(), session.size.rows())));
     facts.push(("workspace", session.workspace.path.clone().unwrap_or_else(|| "private".to_owned())));
+    facts.extend(session.sandbox.iter().flat_map(posture_facts));
     facts.push(("host", session.host_id.map_or_else(|| "not placed yet".to_owned(), |host| host.to_string())));
     facts.push(("created", format!("{} ago", age(now - session.created_at))));
     for spawn in &session.spawns {
@@ -113,6 +152,21 @@ mod tests {
     use agentapi_shared::{Exit, ExitReason, SpawnState};
 
     #[test]
+    fn a_degraded_sandbox_is_seen_in_the_list_and_named_in_full() {
+        let mut session = select::tests::session("0197c1a2-7d4e-7c3b-9f52-00000000aaaa", None, SpawnState::Running);
+        let limits = Limits { memory_bytes: Some(1 << 30), cpu_percent: Some(150), ..Limits::default() };
+        let degraded = vec!["landlock-abi-2".to_owned()];
+        let (isolation, profile) = ("root".to_owned(), "dev".to_owned());
+        session.sandbox = Some(Posture { isolation, profile, network: NetworkMode::Filtered, limits, degraded });
+        assert_eq!(row(&session, 8, session.created_at)[5], "dev (degraded)");
+        let facts = facts(&session, session.created_at);
+        let of = |name: &str| facts.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
+        assert_eq!(of("sandbox"), Some("dev, isolation root, network filtered"));
+        assert_eq!(of("limits"), Some("memory 1024 MiB, processors 1.50"));
+        assert_eq!(of("degraded"), Some("landlock-abi-2"));
+    }
+
+    #[test]
     fn a_row_says_what_a_person_needs() {
         let id = "0197c1a2-7d4e-7c3b-9f52-00000000aaaa";
         let mut session = select::tests::session(id, Some("build"), SpawnState::Running);
@@ -120,7 +174,8 @@ mod tests {
         let now = session.created_at + time::Duration::minutes(5);
         let cells = row(&session, 8, now);
         assert_eq!(cells[..5], ["0000aaaa", "build", "custom", "running", "5m"]);
-        assert_eq!(cells[5].chars().count(), COMMAND_CHARS_MAX);
+        assert_eq!(cells[5], "-");
+        assert_eq!(cells[6].chars().count(), COMMAND_CHARS_MAX);
         session.unreachable = true;
         assert_eq!(state_words(&session), "running (host unreachable)");
         session.state = SpawnState::Exited;

@@ -100,6 +100,7 @@ pub(super) mod tests {
             unreachable: false,
             size: WindowSize::DEFAULT,
             workspace: Default::default(),
+            sandbox: None,
             host_id: None,
             spawns: Vec::new(),
             created_by: UserId::from_u128(1),

@@ -1,5 +1,7 @@
 //! How the two daemons are called.
 
+use std::ffi::OsString;
+
 use serde_json::Value;
 
 use super::UpPlan;
@@ -47,11 +49,33 @@ pub(super) fn supervisor_plan(plan: &UpPlan, programs: &Programs) -> DaemonPlan 
             for root in &roots {
                 words.extend(["--workspace-root".into(), root.into()]);
             }
+            words.extend(local_degraded());
             words.extend(unsafe_no_jail.then(|| "--unsafe-no-jail".into()));
             words
         }),
         log: plan.data.log("supervisor"),
     }
+}
+
+/// What of the sandbox may be missing on a machine of one's own, where all sessions are one person's: everything but the namespaces and the
+/// system call filter. Sessions say what is missing.
+const LOCAL_DEGRADED: [&str; 11] = [
+    "landlock",
+    "landlock-abi-1",
+    "landlock-abi-2",
+    "landlock-abi-3",
+    "landlock-abi-4",
+    "landlock-abi-5",
+    "cgroup-hybrid",
+    "no-cgroup",
+    "no-disk-quota",
+    "idmap",
+    "one-uid",
+];
+
+/// The same, as arguments of the supervisor.
+pub(super) fn local_degraded() -> [OsString; 2] {
+    ["--allow-degraded".into(), LOCAL_DEGRADED.join(",").into()]
 }
 
 /// `127.0.0.1:3284` of `{"ready":"http://127.0.0.1:3284"}`.
@@ -83,6 +107,7 @@ mod tests {
         let ready = serde_json::json!({"ready": "http://127.0.0.1:4711"});
         assert_eq!((plane.arguments)(Some(&ready))[1], "127.0.0.1:4711");
         let supervisor = (supervisor_plan(&plan, &programs).arguments)(None);
-        assert_eq!(supervisor[5..], ["--workspace-root", "/src"]);
+        assert_eq!(supervisor[5..7], ["--workspace-root", "/src"]);
+        assert_eq!(supervisor[7], "--allow-degraded");
     }
 }

@@ -91,6 +91,7 @@ pub(crate) async fn host_report(
 ) -> anyhow::Result<HostReport> {
     let mut command = Command::new(supervisor);
     command.args(["doctor", "--json"]).kill_on_drop(true);
+    command.args(super::plans::local_degraded());
     if let Some(dir) = state_dir {
         command.arg("--state-dir").arg(dir);
     }

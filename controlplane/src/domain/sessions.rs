@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use agentapi_shared::api::{
     CreateSession, InputWritten, RestartSession, ScreenFormat, ScreenResponse, Session, UpdateSession,
 };
+use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::link::{Command, CommandResult};
-use agentapi_shared::{SessionId, SpawnState, WindowSize};
+use agentapi_shared::{EventId, SessionId, SpawnState, WindowSize};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -18,7 +19,7 @@ use super::{DomainError, audit, validate};
 use crate::clock;
 use crate::plane::Plane;
 use crate::store::records::{
-    AuditEntry, IdempotencyKey, NewSession, SessionChange, SessionFilter, SessionRecord, StopRequest,
+    AuditEntry, EgressFilter, IdempotencyKey, NewSession, SessionChange, SessionFilter, SessionRecord, StopRequest,
 };
 use crate::store::{Created, Scope, StoreError};
 
@@ -64,6 +65,7 @@ pub async fn create(
         args: request.args,
         size: request.size.unwrap_or_default(),
         workspace: request.workspace.unwrap_or_default(),
+        sandbox: request.sandbox.unwrap_or_default(),
         has_env,
     };
     // Kept before the row is written: whoever sees the row finds the environment.
@@ -132,6 +134,25 @@ pub async fn list(
     records.truncate(limit);
     let next = if more { records.last().map(|record| record.id) } else { None };
     Ok((records.iter().map(|record| plane.present(record)).collect(), next))
+}
+
+/// A page of what a session's egress gateway decided, and where the next begins.
+pub async fn egress(
+    plane: &Plane,
+    principal: &Principal,
+    id: SessionId,
+    mut filter: EgressFilter,
+) -> Result<(Vec<EgressDecision>, Option<EventId>), DomainError> {
+    policy::allow(principal, Verb::View, Resource::Session)?;
+    let limit = filter.limit as usize;
+    // One more than asked for tells whether there is a next page.
+    filter.limit += 1;
+    let scope = Scope::Tenant(principal.tenant());
+    let mut decisions = plane.store.egress(scope, id, filter).await.map_err(DomainError::of_session)?;
+    let more = decisions.len() > limit;
+    decisions.truncate(limit);
+    let next = if more { decisions.last().map(|decision| decision.id) } else { None };
+    Ok((decisions, next))
 }
 
 /// Changes name and labels.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use agentapi_shared::api::{
     COMMAND_BYTES_MAX, COMMAND_WORDS_MAX, CUSTOM_AGENT, CreateSession, ENV_MAX, FieldError, INPUT_BYTES_MAX,
-    LABEL_CHARS_MAX, LABELS_MAX, NAME_CHARS_MAX, SendInput, UpdateSession, Workspace, WorkspaceSource,
+    LABEL_CHARS_MAX, LABELS_MAX, Limits, MOUNTS_MAX, NAME_CHARS_MAX, PATH_BYTES_MAX, PROFILE_CHARS_MAX, SandboxRequest,
+    SendInput, UpdateSession, Workspace, WorkspaceSource,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -66,6 +67,7 @@ pub fn create(request: &CreateSession, agents: &[&str]) -> Result<(), DomainErro
     labels(&mut faults, &request.labels);
     environment(&mut faults, &request.env);
     workspace(&mut faults, request.workspace.as_ref());
+    sandbox(&mut faults, request.sandbox.as_ref());
     faults.finish()
 }
 
@@ -152,24 +154,54 @@ fn environment(faults: &mut Faults, env: &BTreeMap<String, String>) {
     }
 }
 
+fn path(faults: &mut Faults, field: &str, path: &str) {
+    faults.check(!path.starts_with('/'), field, || "not absolute".to_owned());
+    faults.check(path.split('/').any(|part| part == ".."), field, || "contains `..`".to_owned());
+    faults.check(path.contains('\0') || path.len() > PATH_BYTES_MAX, field, || "not a path".to_owned());
+}
+
 fn workspace(faults: &mut Faults, workspace: Option<&Workspace>) {
     let Some(workspace) = workspace else { return };
     let field = "workspace.path";
     match (workspace.source, workspace.path.as_deref()) {
         (WorkspaceSource::Empty, Some(_)) => faults.add(field, "only with the source `path`"),
         (WorkspaceSource::Path, None) => faults.add(field, "required with the source `path`"),
-        (WorkspaceSource::Path, Some(path)) => {
-            faults.check(!path.starts_with('/'), field, || "not absolute".to_owned());
-            faults.check(path.split('/').any(|part| part == ".."), field, || "contains `..`".to_owned());
-            faults.check(path.contains('\0') || path.len() > 4096, field, || "not a path".to_owned());
-        }
+        (WorkspaceSource::Path, Some(asked)) => path(faults, field, asked),
         (WorkspaceSource::Empty, None) => {}
+    }
+}
+
+/// Forms only: what a host allows, only the host can say.
+fn sandbox(faults: &mut Faults, sandbox: Option<&SandboxRequest>) {
+    let Some(sandbox) = sandbox else { return };
+    if let Some(profile) = &sandbox.profile {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let sound = !profile.is_empty() && profile.len() <= PROFILE_CHARS_MAX && profile.chars().all(plain);
+        faults.check(!sound, "sandbox.profile", || {
+            format!("not 1 to {PROFILE_CHARS_MAX} letters, digits, hyphens and underscores")
+        });
+    }
+    faults.check(sandbox.mounts.len() > MOUNTS_MAX, "sandbox.mounts", || format!("more than {MOUNTS_MAX}"));
+    for (index, mount) in sandbox.mounts.iter().take(MOUNTS_MAX).enumerate() {
+        path(faults, &format!("sandbox.mounts[{index}].source"), &mount.source);
+        if let Some(target) = &mount.target {
+            path(faults, &format!("sandbox.mounts[{index}].target"), target);
+        }
+    }
+    limits(faults, &sandbox.limits);
+}
+
+fn limits(faults: &mut Faults, limits: &Limits) {
+    for (name, least, value) in limits.named() {
+        let field = format!("sandbox.limits.{name}");
+        faults.check(value.is_some_and(|value| value < least), &field, || format!("less than {least}"));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agentapi_shared::api::MountRequest;
 
     fn custom() -> CreateSession {
         CreateSession { agent: "custom".to_owned(), command: vec!["bash".to_owned()], ..CreateSession::default() }
@@ -215,6 +247,31 @@ mod tests {
         check("workspace.path", |r| {
             r.workspace = Some(Workspace { source: WorkspaceSource::Empty, path: Some("/a".to_owned()) });
         });
+    }
+
+    #[test]
+    fn faults_of_a_sandbox_are_named_by_field() {
+        let ask = |change: &dyn Fn(&mut SandboxRequest)| {
+            let mut sandbox = SandboxRequest::default();
+            change(&mut sandbox);
+            Some(sandbox)
+        };
+        let mount = |source: &str, target: Option<&str>| MountRequest {
+            source: source.to_owned(),
+            target: target.map(str::to_owned),
+            writable: false,
+        };
+        check("sandbox.profile", |r| r.sandbox = ask(&|s| s.profile = Some("../dev".to_owned())));
+        check("sandbox.profile", |r| r.sandbox = ask(&|s| s.profile = Some(String::new())));
+        check("sandbox.mounts", |r| r.sandbox = ask(&|s| s.mounts = vec![mount("/a", None); 33]));
+        check("sandbox.mounts[0].source", |r| r.sandbox = ask(&|s| s.mounts = vec![mount("a", None)]));
+        check("sandbox.mounts[1].target", |r| {
+            r.sandbox = ask(&|s| s.mounts = vec![mount("/a", None), mount("/a", Some("/b/../c"))]);
+        });
+        check("sandbox.limits.memory_bytes", |r| r.sandbox = ask(&|s| s.limits.memory_bytes = Some(1024)));
+        check("sandbox.limits.pids", |r| r.sandbox = ask(&|s| s.limits.pids = Some(0)));
+        let sound = ask(&|s| s.mounts = vec![mount("/a", Some("/b"))]);
+        assert!(create(&CreateSession { sandbox: sound, ..custom() }, &[]).is_ok());
     }
 
     #[test]

@@ -181,6 +181,7 @@ async fn store_item(plane: &Arc<Plane>, link: &Arc<Link>, seq: u64, item: Outbox
                 AuditEntry { id, at, action: action.into(), channel: "link", session, host: Some(host), detail };
             plane.store.audit(Scope::Host(host), entry, seen).await?;
         }
+        OutboxItem::Egress(decision) => plane.store.record_egress(host, decision, seen).await?,
     }
     Ok(())
 }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use agentapi_shared::api::{Limits, MountRequest, NetworkMode, Posture, SandboxRequest};
+use agentapi_shared::egress::{EgressDecision, EgressVerdict};
 use agentapi_shared::{EventId, SessionId, SpawnState, WindowSize};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
 use super::records::{
-    AuditEntry, Desired, Holder, IdempotencyKey, LOCAL_HOST, NewSession, Replay, SessionChange, SessionFilter,
-    SessionRecord, SpawnRecord, TenantContext, UserHolder,
+    AuditEntry, Desired, EgressFilter, Holder, IdempotencyKey, LOCAL_HOST, NewSession, Replay, SessionChange,
+    SessionFilter, SessionRecord, SpawnRecord, TenantContext, UserHolder,
 };
 use super::{Created, Scope, Store, StoreError};
 
@@ -44,6 +46,12 @@ fn new_session() -> NewSession {
         args: Vec::new(),
         size: WindowSize::DEFAULT,
         workspace: agentapi_shared::api::Workspace::default(),
+        sandbox: SandboxRequest {
+            profile: Some("strict".to_owned()),
+            network: Some(NetworkMode::Off),
+            mounts: vec![MountRequest { source: "/srv".to_owned(), target: None, writable: true }],
+            limits: Limits { pids: Some(64), ..Limits::default() },
+        },
         has_env: true,
     }
 }
@@ -76,6 +84,7 @@ pub(super) async fn run(subject: &Subject) {
     a_token_leads_to_its_holder(subject).await;
     the_outbox_number_only_grows(subject).await;
     unsettled_sessions_are_found(subject).await;
+    decisions_are_kept_with_their_session(subject).await;
 }
 
 async fn a_session_is_read_as_it_was_written(subject: &Subject) {
@@ -85,6 +94,7 @@ async fn a_session_is_read_as_it_was_written(subject: &Subject) {
     assert!(made.spawns[0].has_env && !made.spawns[0].accepted);
     let scope = Scope::Tenant(subject.ours);
     assert_eq!(subject.store.session(scope, made.id).await.unwrap(), made);
+    assert_eq!(made.sandbox, new_session().sandbox);
     let spawn = SpawnRecord {
         state: SpawnState::Exited,
         accepted: true,
@@ -97,6 +107,13 @@ async fn a_session_is_read_as_it_was_written(subject: &Subject) {
             signal: None,
             reason: agentapi_shared::ExitReason::Exited,
             detail: "exited with 1".to_owned(),
+        }),
+        posture: Some(Posture {
+            isolation: "root".to_owned(),
+            profile: "strict".to_owned(),
+            network: NetworkMode::Off,
+            limits: Limits { memory_bytes: Some(1), ..Limits::default() },
+            degraded: vec!["landlock-abi-2".to_owned()],
         }),
         ..made.spawns[0].clone()
     };
@@ -235,4 +252,53 @@ async fn unsettled_sessions_are_found(subject: &Subject) {
     let change = SessionChange { purging: Some(true), ..SessionChange::default() };
     subject.update(scope, &placed, change).await.unwrap();
     assert!(ids(Some(LOCAL_HOST)).await.contains(&placed.id));
+}
+
+async fn decisions_are_kept_with_their_session(subject: &Subject) {
+    let store = &subject.store;
+    let scope = Scope::Tenant(subject.ours);
+    let placed = subject.create(subject.ours).await;
+    let change = SessionChange { host: Some(LOCAL_HOST), ..SessionChange::default() };
+    let placed = subject.update(scope, &placed, change).await.unwrap();
+    let elsewhere = subject.create(subject.theirs).await;
+    let decision = |session: SessionId, verdict| EgressDecision {
+        id: EventId::generate(),
+        session,
+        spawn: 1,
+        at: NOW,
+        host: "it's.example".to_owned(),
+        port: 443,
+        address: (verdict == EgressVerdict::Allowed).then(|| "192.0.2.1".to_owned()),
+        verdict,
+        rule: "no_rule".to_owned(),
+        bytes_up: 1,
+        bytes_down: u64::from(u32::MAX) + 1,
+        duration_ms: 3,
+    };
+    let all = [EgressVerdict::Allowed, EgressVerdict::Denied, EgressVerdict::WouldDeny].map(|v| decision(placed.id, v));
+    let seq = store.outbox_seen(LOCAL_HOST).await.unwrap() + 1;
+    for decision in all.iter().chain(&all) {
+        store.record_egress(LOCAL_HOST, decision.clone(), Some((LOCAL_HOST, seq))).await.unwrap();
+    }
+    assert_eq!(store.outbox_seen(LOCAL_HOST).await.unwrap(), seq);
+    // Of a session that is not on this host, and of none at all: nothing to keep, and no reason to send it again.
+    for foreign in [elsewhere.id, SessionId::generate()] {
+        let foreign = decision(foreign, EgressVerdict::Denied);
+        store.record_egress(LOCAL_HOST, foreign, Some((LOCAL_HOST, seq + 1))).await.unwrap();
+    }
+    assert_eq!(store.outbox_seen(LOCAL_HOST).await.unwrap(), seq + 1);
+    let list = async |filter| store.egress(scope, placed.id, filter).await.unwrap();
+    let newest_first: Vec<EgressDecision> = all.iter().rev().cloned().collect();
+    assert_eq!(list(EgressFilter { limit: 10, ..EgressFilter::default() }).await, newest_first);
+    let page = EgressFilter { before: Some(all[2].id), limit: 1, verdict: None };
+    assert_eq!(list(page).await, std::slice::from_ref(&all[1]));
+    let denied = EgressFilter { verdict: Some(EgressVerdict::Denied), before: None, limit: 10 };
+    assert_eq!(list(denied).await, std::slice::from_ref(&all[1]));
+    let any = EgressFilter { limit: 10, ..EgressFilter::default() };
+    assert!(store.egress(Scope::Tenant(subject.theirs), elsewhere.id, any.clone()).await.unwrap().is_empty());
+    let foreign = store.egress(Scope::Tenant(subject.theirs), placed.id, any.clone()).await;
+    assert!(matches!(foreign, Err(StoreError::NotFound)));
+    store.purge_session(scope, placed.id, entry()).await.unwrap();
+    store.record_egress(LOCAL_HOST, all[0].clone(), None).await.unwrap();
+    assert!(matches!(store.egress(Scope::System, placed.id, any).await, Err(StoreError::NotFound)));
 }

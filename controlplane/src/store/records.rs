@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use agentapi_shared::api::Workspace;
+use agentapi_shared::api::{Posture, SandboxRequest, Workspace};
+use agentapi_shared::egress::EgressVerdict;
 use agentapi_shared::link::HostFacts;
 use agentapi_shared::{EventId, Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
 use serde_json::Value;
@@ -82,6 +83,8 @@ pub struct NewSession {
     pub size: WindowSize,
     /// Where the agent works.
     pub workspace: Workspace,
+    /// How it is to be isolated.
+    pub sandbox: SandboxRequest,
     /// Whether an environment came with it.
     pub has_env: bool,
 }
@@ -113,6 +116,8 @@ pub struct SessionRecord {
     pub size: WindowSize,
     /// Where the agent works.
     pub workspace: Workspace,
+    /// How it is to be isolated, in every spawn.
+    pub sandbox: SandboxRequest,
     /// The host, once placed.
     pub host: Option<HostId>,
     /// What is wanted.
@@ -172,6 +177,8 @@ pub struct SpawnRecord {
     pub ended: Option<OffsetDateTime>,
     /// How.
     pub exit: Option<Exit>,
+    /// How it is isolated, once its host said so.
+    pub posture: Option<Posture>,
 }
 
 /// A change of one session, computed by `domain` from the record as it was at a revision.
@@ -264,6 +271,17 @@ pub struct SessionFilter {
     pub labels: Vec<(String, String)>,
     /// Only ones made before this one: lists show the newest first.
     pub before: Option<SessionId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Which egress decisions a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct EgressFilter {
+    /// Only with this verdict.
+    pub verdict: Option<EgressVerdict>,
+    /// Only ones made before this one.
+    pub before: Option<EventId>,
     /// At most so many.
     pub limit: u32,
 }

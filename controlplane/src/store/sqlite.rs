@@ -4,6 +4,7 @@
 //! with WAL keeps every answered write through a kill of the process; only a crash of the whole machine may lose the last moments.
 
 mod credentials;
+mod egress;
 mod hosts;
 mod idempotency;
 mod rows;
@@ -11,14 +12,15 @@ mod sessions;
 
 use std::path::Path;
 
+use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::{HostId, SessionId};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::records::{
-    AuditEntry, BrowserSession, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter,
-    SessionRecord, TenantContext, UserHolder,
+    AuditEntry, BrowserSession, EgressFilter, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange,
+    SessionFilter, SessionRecord, TenantContext, UserHolder,
 };
 use super::{Answer, Created, OutboxSeen, Scope, Store, StoreError};
 
@@ -26,7 +28,11 @@ use super::{Answer, Created, OutboxSeen, Scope, Store, StoreError};
 const QUEUE_MAX: usize = 1024;
 
 /// Each migration runs once, in order, in a transaction of its own.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/migrations/0001.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("sqlite/migrations/0001.sql"),
+    include_str!("sqlite/migrations/0002.sql"),
+    include_str!("sqlite/migrations/0003.sql"),
+];
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -211,6 +217,17 @@ impl Store for Sqlite {
             rows::insert_audit(tx, scope, org, &entry)?;
             hosts::record_seen(tx, seen)
         })
+    }
+
+    fn record_egress(&self, host: HostId, decision: EgressDecision, seen: OutboxSeen) -> Answer<'_, ()> {
+        self.call(move |tx| {
+            egress::record(tx, host, &decision)?;
+            hosts::record_seen(tx, seen)
+        })
+    }
+
+    fn egress(&self, scope: Scope, session: SessionId, filter: EgressFilter) -> Answer<'_, Vec<EgressDecision>> {
+        self.call(move |tx| egress::list(tx, scope, session, &filter))
     }
 
     fn hosts(&self, tenant: TenantContext) -> Answer<'_, Vec<HostRecord>> {

@@ -22,6 +22,7 @@ async fn nothing_is_reached_without_a_credential() {
         ("POST", format!("{one}/input")),
         ("POST", format!("{one}/resize")),
         ("GET", format!("{one}/terminal")),
+        ("GET", format!("{one}/egress")),
         ("GET", "/api/v1/hosts".to_owned()),
         ("GET", "/api/v1/hosts/x".to_owned()),
         ("GET", "/api/v1/agents".to_owned()),
@@ -128,9 +129,10 @@ async fn a_role_may_do_its_part_and_a_foreign_session_does_not_exist() {
     let ours = crate::store::records::DEFAULT_ORG.to_string();
     let theirs = agentapi_shared::OrgId::generate().to_string();
     let one = format!("/api/v1/sessions/{id}");
-    let routes: [(&str, String, Value, u16, u16); 9] = [
+    let routes: [(&str, String, Value, u16, u16); 10] = [
         ("GET", one.clone(), Value::Null, 200, 404),
         ("GET", format!("{one}/screen"), Value::Null, 200, 404),
+        ("GET", format!("{one}/egress"), Value::Null, 200, 404),
         ("GET", format!("{one}/terminal?mode=ro"), Value::Null, 426, 404),
         ("GET", format!("{one}/terminal?mode=rw"), Value::Null, 403, 404),
         ("PATCH", one.clone(), json!({ "name": "x" }), 403, 404),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agentapi_shared::egress::{EgressDecision, EgressVerdict};
 use agentapi_shared::link::{Command, CommandError, OutboxItem};
 use agentapi_shared::{EventId, SpawnState};
 use serde_json::{Value, json};
@@ -44,6 +45,35 @@ async fn a_session_is_started_seen_typed_into_and_stopped() {
     while harness.call("GET", &format!("/api/v1/sessions/{id}"), None).await.0 != 404 {
         changed.changed().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_sandbox_goes_to_the_host_with_every_spawn_and_the_posture_comes_back() {
+    let harness = Harness::start().await;
+    let (host, _connection) = SimHost::connect(&harness).await;
+    let sandbox = json!({ "profile": "strict", "network": "off", "limits": { "pids": 64 } });
+    let body = json!({ "agent": "custom", "command": ["bash"], "sandbox": sandbox });
+    let (status, session) = harness.call("POST", "/api/v1/sessions?wait=running", Some(body)).await;
+    let posture = json!({
+        "isolation": "root", "profile": "strict", "network": "off", "limits": { "pids": 64 }, "degraded": ["no-disk-quota"],
+    });
+    assert_eq!((status, &session["sandbox"]), (201, &posture), "{session}");
+    let id = session["id"].as_str().unwrap().parse().unwrap();
+    let path = format!("/api/v1/sessions/{id}/restart");
+    let (status, _) = harness.call("POST", &path, Some(json!({ "stop": true }))).await;
+    assert_eq!(status, 202);
+    host.until("the second spawn was asked for", |model| model.spawns.contains_key(&(id, 2))).await;
+    let asked = host.with(|model| {
+        let starts = model.commands.iter().filter_map(|(_, command)| match command {
+            Command::Start(start) => Some(serde_json::to_value(&start.sandbox).unwrap()),
+            _ => None,
+        });
+        starts.collect::<Vec<_>>()
+    });
+    assert_eq!(asked, [sandbox.clone(), sandbox]);
+    let faulty = json!({ "agent": "custom", "command": ["bash"], "sandbox": { "profil": "strict" } });
+    let (status, problem) = harness.call("POST", "/api/v1/sessions", Some(faulty)).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("sandbox.profil")), "{problem}");
 }
 
 #[tokio::test]
@@ -251,4 +281,49 @@ async fn without_its_store_terminals_go_on_and_nothing_is_lost() {
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(harness.until_state(id, "exited").await["exit"]["code"], 5);
     host.until("acknowledged", |model| model.acked == 1).await;
+}
+
+#[tokio::test]
+async fn egress_decisions_of_a_host_are_listed_by_page_and_verdict() {
+    let harness = Harness::start().await;
+    let (host, _connection) = SimHost::connect(&harness).await;
+    let id = harness.create_running().await;
+    let decision = |host: &str, verdict| {
+        OutboxItem::Egress(EgressDecision {
+            id: EventId::generate(),
+            session: id,
+            spawn: 1,
+            at: OffsetDateTime::UNIX_EPOCH,
+            host: host.to_owned(),
+            port: 443,
+            address: None,
+            verdict,
+            rule: "no_rule".to_owned(),
+            bytes_up: 1,
+            bytes_down: 2,
+            duration_ms: 3,
+        })
+    };
+    host.with(|model| {
+        for name in ["a.test", "b.test", "c.test"] {
+            model.post(decision(name, EgressVerdict::Denied));
+        }
+        model.post(decision("d.test", EgressVerdict::WouldDeny));
+    });
+    host.until("acknowledged", |model| model.acked == 4).await;
+    let path = format!("/api/v1/sessions/{id}/egress");
+    let names = |page: &serde_json::Value| -> Vec<String> {
+        page["data"].as_array().unwrap().iter().map(|one| one["host"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = harness.get(&format!("{path}?verdict=denied&limit=2")).await;
+    assert_eq!(names(&first), ["c.test", "b.test"]);
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = harness.get(&format!("{path}?verdict=denied&limit=2&cursor={cursor}")).await;
+    assert_eq!((names(&second), &second["next_cursor"]), (vec!["a.test".to_owned()], &serde_json::Value::Null));
+    assert_eq!(names(&harness.get(&format!("{path}?verdict=would_deny")).await), ["d.test"]);
+    for (query, field) in [("verdict=maybe", "query.verdict"), ("limit=0", "query.limit"), ("cursor=x", "query.cursor")]
+    {
+        let (status, problem) = harness.call("GET", &format!("{path}?{query}"), None).await;
+        assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!(field)), "{problem}");
+    }
 }

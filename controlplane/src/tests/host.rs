@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use agentapi_shared::api::{Cursor, ScreenResponse};
+use agentapi_shared::api::{Cursor, NetworkMode, Posture, ScreenResponse};
 use agentapi_shared::frame::{FrameType, HEADER_BYTES, Header, Keyframe};
 use agentapi_shared::link::{
     AgentFacts, Command, CommandError, CommandResult, HostFacts, HostHello, HostMessage, OutboxItem, Outcome, PROTOCOL,
-    PlaneMessage, SUBPROTOCOL, SpawnReport, Watched,
+    PlaneMessage, SUBPROTOCOL, SpawnReport, StartSpawn, Watched,
 };
 use agentapi_shared::{Exit, ExitReason, SessionId, SpawnState, WindowSize};
 use futures_util::{SinkExt, StreamExt};
@@ -35,6 +35,7 @@ pub(super) struct SimSpawn {
     pub(super) marks: Vec<(u64, WindowSize)>,
     pub(super) input: Vec<u8>,
     pub(super) env: Option<Vec<String>>,
+    posture: Posture,
     exit: Option<Exit>,
 }
 
@@ -276,6 +277,8 @@ impl Model {
             memory_bytes: 1,
             isolation: "none".to_owned(),
             workspace_roots: Vec::new(),
+            profiles: Vec::new(),
+            degraded: Vec::new(),
             agents: vec![AgentFacts {
                 name: "claude".to_owned(),
                 installed: true,
@@ -295,8 +298,7 @@ impl Model {
                     return (Outcome::Error(refused.clone()), None);
                 }
                 let key = (session, start.spawn);
-                let env = start.env.as_ref().map(|env| env.keys().cloned().collect());
-                let spawn = self.spawns.entry(key).or_insert_with(|| SimSpawn::new(start.generation, start.size, env));
+                let spawn = self.spawns.entry(key).or_insert_with(|| SimSpawn::new(start));
                 spawn.seq += 1;
                 (Outcome::Done(CommandResult::Accepted), Some(spawn.report(key)))
             }
@@ -445,7 +447,9 @@ impl Model {
 }
 
 impl SimSpawn {
-    fn new(generation: u64, size: WindowSize, env: Option<Vec<String>>) -> Self {
+    fn new(start: &StartSpawn) -> Self {
+        let (generation, size, sandbox) = (start.generation, start.size, start.sandbox.clone());
+        let env = start.env.as_ref().map(|env| env.keys().cloned().collect());
         Self {
             generation,
             seq: 1,
@@ -456,6 +460,13 @@ impl SimSpawn {
             marks: vec![(0, size)],
             input: Vec::new(),
             env,
+            posture: Posture {
+                isolation: "root".to_owned(),
+                profile: sandbox.profile.unwrap_or_else(|| "dev".to_owned()),
+                network: sandbox.network.unwrap_or(NetworkMode::Filtered),
+                limits: sandbox.limits,
+                degraded: vec!["no-disk-quota".to_owned()],
+            },
             exit: None,
         }
     }
@@ -472,6 +483,7 @@ impl SimSpawn {
             started_at: Some(OffsetDateTime::UNIX_EPOCH),
             ended_at: self.exit.as_ref().map(|_| OffsetDateTime::UNIX_EPOCH + time::Duration::HOUR),
             exit: self.exit.clone(),
+            posture: Some(Box::new(self.posture.clone())),
         }
     }
 }

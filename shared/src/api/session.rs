@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::api::{Posture, SandboxRequest};
 use crate::exit::Exit;
 use crate::id::{HostId, SessionId, UserId};
 use crate::size::WindowSize;
@@ -63,6 +64,9 @@ pub struct CreateSession {
     /// A new empty directory if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
+    /// How it is isolated; by the host's profile `dev` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxRequest>,
 }
 
 /// Columns and rows, for the schema; see [`WindowSize`].
@@ -130,6 +134,8 @@ pub struct Session {
     pub size: WindowSize,
     /// Where the agent works.
     pub workspace: Workspace,
+    /// How the newest spawn is isolated, as its host built it; null until it runs.
+    pub sandbox: Option<Posture>,
     /// The host, once placed.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub host_id: Option<HostId>,

@@ -116,7 +116,8 @@ impl JournalReader {
         let Some(segment) = all.iter().rev().find(|segment| segment.first_offset <= self.next_offset) else {
             return Err(JournalError::Gone { wanted: self.next_offset, first: first.first_offset });
         };
-        let mut file = open_at(&self.dir, *segment, OFlag::O_RDONLY, "open")?;
+        // Whoever wrote the journal may put something else in its place: reading must not wait for a pipe.
+        let mut file = open_at(&self.dir, *segment, OFlag::O_RDONLY | OFlag::O_NONBLOCK, "open")?;
         let mut header = [0; SEGMENT_HEADER_BYTES];
         let readable = file.read_exact(&mut header).is_ok() && header.starts_with(&MAGIC);
         if !readable {

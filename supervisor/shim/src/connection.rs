@@ -1,7 +1,7 @@
 //! The supervisor's connection: packets in, packets out, never blocking.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use agentapi_shared::frame::{HEADER_BYTES, Header};
 use agentapi_shared::shim::{
     PACKET_FRAME, PACKET_HEADER_BYTES, PACKET_JSON, ShimEvent, ShimRequest, packet_header, parse_packet_header,
 };
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 /// Unsent bytes. Overflow: the connection is dropped, as its other end has stopped reading; the supervisor connects again and asks anew.
 const OUT_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -90,6 +91,19 @@ impl Connection {
     pub(crate) fn send(&mut self, event: &ShimEvent) -> io::Result<()> {
         let body = serde_json::to_vec(event)?;
         self.send_packet(PACKET_JSON, &[&body])
+    }
+
+    /// Sends a message with descriptors, at once or not at all: the connection must not have been sent anything before.
+    pub(crate) fn send_with_descriptors(&self, event: &ShimEvent, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let body = serde_json::to_vec(event)?;
+        let head = packet_header(PACKET_JSON, body.len());
+        let raw: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[] } else { rights.as_slice() };
+        let parts = [IoSlice::new(&head), IoSlice::new(&body)];
+        let sent = sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)?;
+        // A new socket has room for some hundred bytes.
+        if sent == head.len() + body.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
     /// Sends a binary frame, or keeps what the socket does not take now.

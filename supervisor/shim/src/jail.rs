@@ -5,23 +5,30 @@
 //! **agent** ([`agent`]), reaps, and ends everything when the agent ends or the lifeline to the shim closes.
 
 mod agent;
+mod confine;
 mod error;
+mod filter;
 mod ids;
 mod init;
+mod landlock;
 mod lifeline;
 mod mounts;
-mod set_id;
+mod surroundings;
 mod userns;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use agentapi_shared::WindowSize;
-use agentapi_shared::jail::{AGENT_ID, IdMap, JailMode, JailPlan, MountStep, Namespace, SLOT_UIDS};
+use agentapi_shared::jail::{AGENT_ID, IdMap, JailMode, JailPlan, MAPPED_IDS, MountStep, Namespace};
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
+use nix::sys::prctl::set_dumpable;
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-pub(crate) use error::{JailError, describe_exec_failure};
+pub(crate) use confine::{filter_calls, hand_over, owner_of, shed};
+pub(crate) use error::{JailError, describe_exec_failure, describe_jail_failure};
 pub(crate) use lifeline::{InitMessage, Lifeline, ShimMessage, receive_with_fds};
 
 use crate::sys::{self, Cloned};
@@ -36,6 +43,16 @@ pub(crate) struct Jail {
     pub(crate) lifeline: Lifeline,
     /// The terminal.
     pub(crate) master: OwnedFd,
+    /// Ports inside that init listens on.
+    pub(crate) listeners: Vec<(u16, OwnedFd)>,
+}
+
+impl Jail {
+    /// Ends everything in it, from a shim that may have given up the right to signal.
+    pub(crate) fn end(self) {
+        drop(self.lifeline);
+        let _status = waitpid(self.init, None);
+    }
 }
 
 /// Descriptors that init needs and the shim has to make.
@@ -46,11 +63,27 @@ struct Prepared {
     idmaps: Vec<OwnedFd>,
 }
 
-/// Makes the jail and runs the agent in it. On an error nothing is left.
-pub(crate) fn launch(plan: &JailPlan, size: WindowSize) -> Result<Jail, JailError> {
+/// Makes the jail and runs the agent in it. On an error nothing is left. `cgroup` is where init is born; `attach` puts the newborn into cgroups
+/// that cannot be born into, before it does anything.
+pub(crate) fn launch(
+    plan: &JailPlan,
+    size: WindowSize,
+    cgroup: Option<OwnedFd>,
+    attach: impl FnOnce(Pid) -> Result<(), Errno>,
+) -> Result<Jail, JailError> {
+    if plan.cgroup.born_in != cgroup.is_some() {
+        return Err(JailError::step("cgroup: descriptor")(Errno::EBADF));
+    }
     let prepared = prepare(plan)?;
-    let (ours, theirs) = Lifeline::pair().map_err(JailError::step("lifeline"))?;
-    let (init, pidfd) = match sys::clone_process(birth_flags(plan)).map_err(JailError::step("clone"))? {
+    if matches!(plan.mode, JailMode::Root { .. }) {
+        // From here on, init included, nobody reads our memory. Not before: the namespaces above are opened through /proc.
+        set_dumpable(false).map_err(JailError::step("privileges: not dumpable"))?;
+    }
+    let (ours, theirs) = Lifeline::pair().map_err(JailError::step("init: lifeline"))?;
+    let flags = birth_flags(plan);
+    let (init, pidfd) = match sys::clone_process(flags, cgroup.as_ref().map(AsFd::as_fd))
+        .map_err(JailError::step("namespaces: clone"))?
+    {
         Cloned::Child => {
             drop(ours);
             init::run(plan, size, theirs, prepared)
@@ -59,17 +92,21 @@ pub(crate) fn launch(plan: &JailPlan, size: WindowSize) -> Result<Jail, JailErro
     };
     drop(theirs);
     drop(prepared);
-    let jail = attend(plan, init, ours);
-    if jail.is_err() {
-        userns::kill_and_reap(init);
+    let attached = if plan.cgroup.attach { attach(init).map_err(JailError::step("cgroup: attach")) } else { Ok(()) };
+    let told = attached.and_then(|()| attend(plan, init, ours));
+    match told {
+        Ok((lifeline, Handed { master, listeners })) => Ok(Jail { init, pidfd, lifeline, master, listeners }),
+        Err(error) => {
+            userns::kill_and_reap(init);
+            Err(error)
+        }
     }
-    jail.map(|(lifeline, master)| Jail { init, pidfd, lifeline, master })
 }
 
 fn prepare(plan: &JailPlan) -> Result<Prepared, JailError> {
     let JailMode::Root { uid_base } = plan.mode else { return Ok(Prepared { userns: None, idmaps: Vec::new() }) };
-    let block = format!("0 {uid_base} {SLOT_UIDS}\n");
-    let userns = userns::create(&block, &block).map_err(JailError::step("user namespace"))?;
+    let block = format!("0 {uid_base} {MAPPED_IDS}\n");
+    let userns = userns::create(&block, &block).map_err(JailError::step("namespaces: users"))?;
     let maps = plan.mounts.iter().filter_map(|step| match step {
         MountStep::Bind { idmap, .. } => *idmap,
         _ => None,
@@ -77,7 +114,7 @@ fn prepare(plan: &JailPlan) -> Result<Prepared, JailError> {
     let idmaps = maps
         .map(|IdMap { disk_uid, disk_gid, host_uid, host_gid }| {
             userns::create(&format!("{disk_uid} {host_uid} 1\n"), &format!("{disk_gid} {host_gid} 1\n"))
-                .map_err(JailError::step("user namespace of an id-mapped mount"))
+                .map_err(JailError::step("namespaces: users of an id-mapped mount"))
         })
         .collect::<Result<_, _>>()?;
     Ok(Prepared { userns: Some(userns), idmaps })
@@ -91,29 +128,43 @@ fn birth_flags(plan: &JailPlan) -> i32 {
         Namespace::User => CloneFlags::empty(),
         Namespace::Pid => CloneFlags::CLONE_NEWPID,
         Namespace::Mount => CloneFlags::CLONE_NEWNS,
+        Namespace::Network => CloneFlags::CLONE_NEWNET,
+        Namespace::Ipc => CloneFlags::CLONE_NEWIPC,
+        Namespace::Uts => CloneFlags::CLONE_NEWUTS,
+        // By init itself, once it is in its cgroup.
+        Namespace::Cgroup => CloneFlags::empty(),
     };
     plan.namespaces.iter().map(flag).collect::<CloneFlags>().bits()
 }
 
+/// What init has handed out.
+struct Handed {
+    master: OwnedFd,
+    listeners: Vec<(u16, OwnedFd)>,
+}
+
 /// Sees init through its start.
-fn attend(plan: &JailPlan, init: Pid, mut lifeline: Lifeline) -> Result<(Lifeline, OwnedFd), JailError> {
+fn attend(plan: &JailPlan, init: Pid, mut lifeline: Lifeline) -> Result<(Lifeline, Handed), JailError> {
     if plan.mode == JailMode::User {
-        userns::map_to_self(init).map_err(JailError::step("user namespace"))?;
+        userns::map_to_self(init).map_err(JailError::step("namespaces: users"))?;
     }
-    lifeline.send(&ShimMessage::Go, None).map_err(JailError::step("lifeline"))?;
+    lifeline.send(&ShimMessage::Go, None).map_err(JailError::step("init: lifeline"))?;
     let mut master = None;
+    let mut listeners = Vec::new();
     loop {
-        match lifeline.receive::<InitMessage>().map_err(JailError::step("lifeline"))? {
+        match lifeline.receive::<InitMessage>().map_err(JailError::step("init: lifeline"))? {
             Some((InitMessage::Terminal, fd)) => master = fd,
+            Some((InitMessage::Listener { port }, Some(fd))) => listeners.push((port, fd)),
             Some((InitMessage::Executed, _)) => break,
-            Some((InitMessage::Failed { step, errno }, _)) => return Err(JailError::from_wire(&step, errno)),
-            Some((InitMessage::ExecFailed { errno }, _)) => {
-                return Err(JailError::Exec(nix::errno::Errno::from_raw(errno)));
+            Some((InitMessage::Listener { .. } | InitMessage::Ended { .. }, _)) | None => {
+                return Err(JailError::InitGone);
             }
-            Some((InitMessage::Ended { .. }, _)) | None => return Err(JailError::InitGone),
+            Some((failed, _)) => return Err(JailError::from_message(failed)),
         }
     }
-    master.map(|master| (lifeline, master)).ok_or(JailError::InitGone)
+    let master = master.ok_or(JailError::InitGone)?;
+    let complete = listeners.iter().map(|(port, _)| port).eq(&plan.listeners);
+    if complete { Ok((lifeline, Handed { master, listeners })) } else { Err(JailError::InitGone) }
 }
 
 /// Where terminals come from.

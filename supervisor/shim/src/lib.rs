@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::unistd::geteuid;
+use nix::unistd::Uid;
 
 mod budget;
 mod connection;
@@ -64,7 +64,7 @@ pub(crate) fn log(line: &str) {
     eprintln!("{line}");
 }
 
-/// Only our own user, the supervisor's, may connect; the socket lies in a directory of ours as well.
-pub(crate) fn trusted_peer(socket: &UnixStream) -> bool {
-    getsockopt(socket, PeerCredentials).is_ok_and(|peer| peer.uid() == geteuid().as_raw())
+/// Only the supervisor's user may connect; the socket lies in a directory of its own as well.
+pub(crate) fn trusted_peer(socket: &UnixStream, owner: Uid) -> bool {
+    getsockopt(socket, PeerCredentials).is_ok_and(|peer| peer.uid() == owner.as_raw())
 }

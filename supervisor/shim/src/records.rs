@@ -30,6 +30,11 @@ impl Records {
         Self(dir)
     }
 
+    /// The directory itself.
+    pub(crate) fn dir(&self) -> &OwnedFd {
+        &self.0
+    }
+
     /// The journal's directory, made if it is not there.
     pub(crate) fn journal_dir(&self) -> Result<OwnedFd, Errno> {
         match mkdirat(&self.0, JOURNAL_DIR, Mode::S_IRWXU) {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use agentapi_shared::{Exit, ExitReason, WindowSize};
 
-use crate::parser;
 use crate::records::Records;
+use crate::{jail, parser};
 
 /// Makes exit record, last screen and keyframe in the spawn's directory, unless they are there.
 pub(crate) fn recover(spawn_dir: &Path, spawn: u32) -> io::Result<()> {
@@ -15,7 +15,13 @@ pub(crate) fn recover(spawn_dir: &Path, spawn: u32) -> io::Result<()> {
     if records.has_exit() {
         return Ok(());
     }
-    let terminal = parser::replay(&records.journal_dir()?, WindowSize::DEFAULT, None);
+    let journal = records.journal_dir()?;
+    // The journal is an agent's words: read as whoever wrote it down, with no more rights than that.
+    jail::owner_of(&journal)
+        .and_then(|owner| jail::shed(owner, None, records.dir()))
+        .and_then(|()| jail::filter_calls())
+        .map_err(io::Error::other)?;
+    let terminal = parser::replay(&journal, WindowSize::DEFAULT, None);
     let (screen, keyframe) = parser::finished(&terminal, spawn);
     let detail = "the process that held the session's terminal was killed, and everything in the session with it; restart the session";
     let exit = Exit { code: None, signal: None, reason: ExitReason::ShimLost, detail: detail.to_owned() };

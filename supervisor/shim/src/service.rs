@@ -14,13 +14,13 @@ use agentapi_shared::link::CommandError;
 use agentapi_shared::shim::{ShimEvent, ShimOutcome, ShimStart};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use portable_pty::{MasterPty, PtySize};
 
 use crate::budget::CpuBudget;
 use crate::connection::Connection;
 use crate::input::Input;
-use crate::jail::Lifeline;
+use crate::jail::{Jail, Lifeline};
 use crate::output::Output;
 use crate::parser::{Parsed, Parser};
 use crate::pty::JailMaster;
@@ -29,9 +29,11 @@ use crate::streams::Streams;
 use crate::{sys, trusted_peer};
 
 mod ending;
+mod newcomers;
 mod requests;
 
 use ending::Ending;
+use newcomers::Newcomers;
 
 /// Read from the PTY at once; the kernel hands out at most 4 KiB a call, so a full buffer means a busy program.
 const READ_BYTES: usize = 64 * 1024;
@@ -42,13 +44,18 @@ const MORE_BYTES: usize = 1024;
 /// Everything the shim holds.
 pub(crate) struct Service {
     start: ShimStart,
+    /// Whose connections are taken.
+    owner: Uid,
     init: Pid,
     pidfd: OwnedFd,
     lifeline: Option<Lifeline>,
+    /// Ports inside and what listens on them, for the egress gateway. Kept for life: with the last descriptor a listener is gone for good.
+    egress: Vec<(u16, OwnedFd)>,
     master: JailMaster,
     reader: Box<dyn Read + Send>,
     writer: Box<dyn Write + Send>,
     listener: UnixListener,
+    newcomers: Newcomers,
     connection: Option<Connection>,
     streams: Streams,
     output: Output,
@@ -72,6 +79,7 @@ pub(crate) struct Service {
 /// What poll said.
 struct Ready {
     listener: bool,
+    newcomers: bool,
     connection: bool,
     terminal: bool,
     init_gone: bool,
@@ -80,30 +88,31 @@ struct Ready {
 }
 
 impl Service {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one spawn, each made by another step of the start")]
     pub(crate) fn new(
         start: ShimStart,
-        init: Pid,
-        pidfd: OwnedFd,
-        lifeline: Lifeline,
-        master: JailMaster,
+        owner: Uid,
+        jail: Jail,
         listener: UnixListener,
         output: Output,
         parser: Parser,
         records: Records,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        let master = JailMaster::new(jail.master);
         let reader = master.try_clone_reader().map_err(io::Error::other)?;
         let writer = master.take_writer().map_err(io::Error::other)?;
         Ok(Self {
             start,
-            init,
-            pidfd,
-            lifeline: Some(lifeline),
+            owner,
+            init: jail.init,
+            pidfd: jail.pidfd,
+            lifeline: Some(jail.lifeline),
+            egress: jail.listeners,
             master,
             reader,
             writer,
             listener,
+            newcomers: Newcomers::default(),
             connection: None,
             streams: Streams::default(),
             output,
@@ -128,6 +137,9 @@ impl Service {
             if ready.listener {
                 self.accept();
             }
+            if ready.newcomers {
+                self.hear_newcomers();
+            }
             if ready.connection {
                 self.serve_connection();
             }
@@ -151,6 +163,10 @@ impl Service {
     /// Waits for whatever comes next.
     fn wait(&self) -> io::Result<Ready> {
         let mut fds = Vec::with_capacity(6);
+        for newcomer in self.newcomers.iter() {
+            add(&mut fds, Some(newcomer.as_fd()), PollFlags::POLLIN);
+        }
+        let newcomers = fds.len();
         let listener = add(&mut fds, Some(self.listener.as_fd()), PollFlags::POLLIN);
         let parsed = add(&mut fds, Some(self.parser.done()), PollFlags::POLLIN);
         let connection = add(&mut fds, self.connection.as_ref().map(AsFd::as_fd), self.connection_interest());
@@ -164,6 +180,7 @@ impl Service {
         let is = |slot: Option<usize>| slot.and_then(|slot| fds.get(slot)?.any()).unwrap_or(false);
         Ok(Ready {
             listener: is(listener),
+            newcomers: fds.iter().take(newcomers).any(|fd| fd.any() == Some(true)),
             connection: is(connection),
             terminal: is(terminal),
             init_gone: is(init),
@@ -199,13 +216,11 @@ impl Service {
 
     fn accept(&mut self) {
         let Ok((socket, _)) = self.listener.accept() else { return };
-        if !trusted_peer(&socket) {
+        if !trusted_peer(&socket, self.owner) {
             crate::log("a connection of another user was refused");
             return;
         }
-        // A new supervisor: the old connection belongs to one that is gone.
-        self.disconnect();
-        self.connection = Connection::new(socket).ok();
+        self.newcomers.push(socket);
     }
 
     /// Reads up to one buffer and passes it on, viewers first.

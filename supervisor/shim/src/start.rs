@@ -4,16 +4,16 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
-use agentapi_shared::shim::{START_BYTES_MAX, ShimStart, ShimStarted};
+use agentapi_shared::shim::{ATTACHED, START_BYTES_MAX, ShimStart, ShimStarted};
 use agentapi_shared::{Exit, ExitReason};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::sys::socket::{MsgFlags, UnixAddr, sendmsg};
-use nix::unistd::setsid;
+use nix::sys::socket::{MsgFlags, UnixAddr, recv, sendmsg};
+use nix::unistd::{Pid, geteuid, setsid};
 
-use crate::jail::{self, JailError};
+use crate::jail::{self, Jail, JailError};
 use crate::output::Output;
 use crate::parser;
-use crate::pty::JailMaster;
 use crate::records::{self, Records};
 use crate::service::Service;
 use crate::sys;
@@ -48,7 +48,9 @@ pub(crate) fn serve() -> Result<(), StartError> {
         sys::ignore_signal(number);
     }
     let control = sys::stdin_socket();
-    let (mut start, listener, dir) = receive_start(&control)?;
+    let Received { mut start, listener, dir, cgroup } = receive_start(&control)?;
+    // Whoever has started us is whom we serve, also when we are somebody else.
+    let owner = geteuid();
     // Held while we live, however we end: so that nobody takes a living spawn for a lost one.
     let _alive = records::hold(&dir).map_err(setup("lock the spawn's directory"))?;
     let records = Records::new(dir);
@@ -56,34 +58,74 @@ pub(crate) fn serve() -> Result<(), StartError> {
     let reread = journal.try_clone().map_err(setup("share the journal's directory"))?;
     let output =
         Output::create(&start, journal).map_err(|error| setup("start the journal")(io::Error::other(error)))?;
-    let jail = match jail::launch(&start.plan, start.size) {
+    let launched = jail::launch(&start.plan, start.size, cgroup, |init| attach(&control, init));
+    let jail = match launched.and_then(|jail| confine(&start, jail, &records, &reread)) {
         Ok(jail) => jail,
         Err(error) => return fail(&control, &records, &start, &error),
     };
     let init_pid = jail.init.as_raw();
+    let confined = start.plan.shim.is_some();
     // What the jail was made of is needed no more; it holds the session's secrets and costs memory.
     start.plan.mounts = Vec::new();
     start.plan.exec.env = Vec::new();
     // From here on there may be threads.
     let parser = parser::Parser::start(start.spawn, start.size, reread).map_err(setup("start the screen's thread"))?;
-    let master = JailMaster::new(jail.master);
-    let service = Service::new(start, jail.init, jail.pidfd, jail.lifeline, master, listener, output, parser, records)
-        .map_err(setup("start serving"))?;
+    let service =
+        Service::new(start, owner, jail, listener, output, parser, records).map_err(setup("start serving"))?;
+    if confined {
+        // An error ends this process, and with it the agent that has just begun.
+        jail::filter_calls().map_err(|error| setup("give up system calls")(io::Error::other(error)))?;
+    }
     tell(&control, &ShimStarted::Executed { init_pid });
     drop(control);
     service.run().map_err(setup("serve"))
 }
 
-fn receive_start(control: &OwnedFd) -> Result<(ShimStart, UnixListener, OwnedFd), StartError> {
+/// Gives up what serving does not need. If that fails nothing runs.
+fn confine(start: &ShimStart, jail: Jail, records: &Records, journal: &OwnedFd) -> Result<Jail, JailError> {
+    let Some(step) = start.plan.shim else { return Ok(jail) };
+    let confined = jail::hand_over(step, records.dir(), journal)
+        .and_then(|()| jail::shed(step, start.plan.landlock.as_ref(), records.dir()));
+    match confined {
+        Ok(()) => Ok(jail),
+        Err(error) => {
+            jail.end();
+            Err(error)
+        }
+    }
+}
+
+/// Has the supervisor put init into its cgroups.
+fn attach(control: &OwnedFd, init: Pid) -> Result<(), Errno> {
+    tell(control, &ShimStarted::Born { init_pid: init.as_raw() });
+    let mut answer = [0; ATTACHED.len()];
+    let length = recv(control.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    if length == answer.len() && answer == ATTACHED { Ok(()) } else { Err(Errno::ECANCELED) }
+}
+
+/// What comes with the first message.
+struct Received {
+    start: ShimStart,
+    listener: UnixListener,
+    dir: OwnedFd,
+    cgroup: Option<OwnedFd>,
+}
+
+fn receive_start(control: &OwnedFd) -> Result<Received, StartError> {
     let mut buffer = vec![0; START_BYTES_MAX];
     let (length, fds) = jail::receive_with_fds(control.as_fd(), &mut buffer)
         .map_err(|errno| StartError::NoMessage(errno.to_string()))?
         .ok_or_else(|| StartError::NoMessage("the supervisor is gone".to_owned()))?;
-    let start = serde_json::from_slice(buffer.get(..length).unwrap_or_default())
+    let start: ShimStart = serde_json::from_slice(buffer.get(..length).unwrap_or_default())
         .map_err(|error| StartError::NoMessage(error.to_string()))?;
-    let [listener, dir] = <[OwnedFd; 2]>::try_from(fds)
-        .map_err(|fds| StartError::NoMessage(format!("{} descriptors instead of 2", fds.len())))?;
-    Ok((start, UnixListener::from(listener), dir))
+    let count = fds.len();
+    let mut fds = fds.into_iter();
+    match (fds.next(), fds.next(), fds.next()) {
+        (Some(listener), Some(dir), cgroup) => {
+            Ok(Received { start, listener: UnixListener::from(listener), dir, cgroup })
+        }
+        _ => Err(StartError::NoMessage(format!("{count} descriptors instead of 2 or 3"))),
+    }
 }
 
 /// Leaves a record of a start that failed, and tells it.
@@ -95,9 +137,7 @@ fn fail(control: &OwnedFd, records: &Records, start: &ShimStart, error: &JailErr
                 start.plan.exec.env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value.as_str());
             (ExitReason::ExecFailed, jail::describe_exec_failure(*errno, program, path))
         }
-        JailError::Step { .. } | JailError::InitGone => {
-            (ExitReason::JailFailed, format!("{error}; run `agentapi doctor` on the host"))
-        }
+        JailError::Step { .. } | JailError::InitGone => (ExitReason::JailFailed, jail::describe_jail_failure(error)),
     };
     let exit = Exit { code: None, signal: None, reason, detail };
     let (screen, keyframe) = parser::finished(&Terminal::new(start.size), start.spawn);

@@ -5,26 +5,35 @@ use std::os::unix::fs::chown;
 use std::sync::Arc;
 
 use agentapi_shared::api::WorkspaceSource;
-use agentapi_shared::jail::{AGENT_ID, HOME, WORKSPACE};
+use agentapi_shared::jail::{AGENT_ID, CgroupStep, HOME, WORKSPACE};
 use agentapi_shared::link::{CommandError, CommandResult, HostMessage, StartSpawn};
 use agentapi_shared::runtime::TaskGroup;
 use agentapi_shared::shim::{ShimStart, ShimStarted};
 use agentapi_shared::{Exit, ExitReason, SpawnState};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::{Answer, Session, blocking, internal};
+use super::egress::noted;
+use super::{Answer, Session, blocking, internal, stop};
 use crate::agents::{self, AgentCommand, Inside};
+use crate::cgroup::Place;
 use crate::chain;
 use crate::files::{SessionRecord, SpawnRecord};
+use crate::gateway;
 use crate::host::Isolation;
 use crate::launch;
 use crate::plan::{self, PlanInput};
+use crate::settle::{Settled, Subject, settle};
 use crate::workspace::{self, HostDir};
 
 impl Session {
     pub(super) async fn start(&mut self, start: StartSpawn, answer: oneshot::Sender<Answer>, tasks: &TaskGroup) {
+        if self.record.is_some() && self.live.is_none() && !self.is_over().await {
+            let error = CommandError::new("already_running", "a spawn of this session still runs on its host");
+            let _told = answer.send(Err(error));
+            return;
+        }
         let prepared = match self.admit(&start) {
             Ok(None) => {
                 // Known already: the control plane did not hear our first answer.
@@ -59,7 +68,7 @@ impl Session {
             return Err(CommandError::new("already_running", "another spawn of this session is running"));
         }
         let context = Arc::clone(&self.context);
-        if context.isolation == Isolation::None && !context.unsafe_no_jail {
+        if context.ground.isolation == Isolation::None && !context.unsafe_no_jail {
             let detail = "this host cannot isolate sessions: run `agentapi doctor` on it; --unsafe-no-jail starts them without isolation";
             return Err(CommandError::new("refused", detail));
         }
@@ -73,13 +82,26 @@ impl Session {
             WorkspaceSource::Path => {
                 let path = start.workspace.path.as_deref().unwrap_or_default();
                 let dir = workspace::resolve(path, &exposure.workspace_roots).map_err(|error| refused(&error))?;
+                if let Some(reason) = context.private.reason(&dir.path) {
+                    return Err(CommandError::new("refused", format!("workspace.path: {reason}")));
+                }
                 self.may_write(&dir)?;
                 Some(dir)
             }
         };
+        let subject = Subject {
+            manifest: command.manifest.as_ref(),
+            foreign_workspace: foreign.is_some(),
+            read_only_paths: &exposure.read_only_paths,
+            private: &context.private,
+        };
+        let settled =
+            settle(&context.settings, &context.ground, &start.sandbox, subject).map_err(|error| refused(&error))?;
+        let (rules, listeners) = (settled.egress.allow.len(), settled.roles.len());
+        debug!(session.id = %self.id, rules, listeners, sandbox = ?settled.sandbox, "sandbox settled");
         let first = self.record.is_none();
         self.write_session(start)?;
-        match self.prepare(start, &command, foreign, first) {
+        match self.prepare(start, &command, &settled, foreign, first) {
             Ok(prepared) => Ok(Some(prepared)),
             Err(error) => {
                 if first {
@@ -93,7 +115,7 @@ impl Session {
     /// Whether the supervisor can let an agent write there as its owner.
     fn may_write(&self, dir: &HostDir) -> Result<(), CommandError> {
         let own = nix::unistd::geteuid().as_raw();
-        if self.context.isolation == Isolation::Root || dir.uid == own {
+        if self.context.ground.isolation == Isolation::Root || dir.uid == own {
             return Ok(());
         }
         let detail = format!(
@@ -133,10 +155,13 @@ impl Session {
 
     /// The first start failed before anything ran: as if it had never been asked for.
     fn take_back(&mut self) {
+        let record = self.record.take();
         if let Err(error) = self.files.remove() {
+            // Its slot stays with what is left of it.
             warn!(session.id = %self.id, %error, "the directory of a refused session could not be removed");
+            return;
         }
-        if let Some(record) = self.record.take() {
+        if let Some(record) = record {
             self.context.slots.release(record.slot);
         }
     }
@@ -145,6 +170,7 @@ impl Session {
         &mut self,
         start: &StartSpawn,
         command: &AgentCommand,
+        settled: &Settled,
         foreign: Option<HostDir>,
         first: bool,
     ) -> io::Result<(SpawnRecord, ShimStart)> {
@@ -158,10 +184,10 @@ impl Session {
             None => workspace::own(&self.files.workspace())?,
         };
         if first {
-            let jailed = context.isolation != Isolation::None;
+            let jailed = context.ground.isolation != Isolation::None;
             let (home_dir, workspace_dir) = (home.path.display().to_string(), dir.path.display().to_string());
             let inside = if jailed { (HOME, WORKSPACE) } else { (home_dir.as_str(), workspace_dir.as_str()) };
-            if context.isolation == Isolation::Root {
+            if context.ground.isolation == Isolation::Root {
                 let agent = Some(plan::uid_base(slot) + AGENT_ID);
                 chown(&home.path, agent, agent)?;
                 chown(self.files.workspace(), agent, agent)?;
@@ -172,7 +198,11 @@ impl Session {
             }
         }
         let plan = plan::plan(PlanInput {
-            isolation: context.isolation,
+            isolation: context.ground.isolation,
+            sandbox: &settled.sandbox,
+            egress_env: &gateway::environment(&settled.roles),
+            landlock: context.ground.landlock(),
+            cgroup: CgroupStep::default(),
             exposure: &context.exposure,
             slot,
             home: &home,
@@ -181,7 +211,8 @@ impl Session {
             argv: command.argv.clone(),
             agent_env: &command.env(),
             session_env: &session_env,
-        });
+        })
+        .map_err(io::Error::other)?;
         let files = self.files.spawn(start.spawn);
         files.create()?;
         let record = SpawnRecord {
@@ -190,6 +221,10 @@ impl Session {
             command: command.argv.clone(),
             size: start.size,
             boot_id: context.boot_id.clone(),
+            init_pid: None,
+            init_began: None,
+            posture: Some(settled.posture.clone()),
+            egress: noted(settled),
             started_at: None,
         };
         files.write_record(&record)?;
@@ -197,13 +232,22 @@ impl Session {
         Ok((record, ShimStart { session: self.id, spawn: start.spawn, size: start.size, journal_bytes_max, plan }))
     }
 
-    async fn launch(&mut self, mut record: SpawnRecord, start: ShimStart, tasks: &TaskGroup) {
+    async fn launch(&mut self, mut record: SpawnRecord, mut start: ShimStart, tasks: &TaskGroup) {
         let files = self.files.spawn(record.number);
         let (shim, spawn_files) = (self.context.shim.clone(), files.clone());
-        let launched = blocking(move || launch::launch(&shim, &spawn_files, &start).map_err(io::Error::other)).await;
+        let (cgroups, session) = (self.context.cgroups.clone(), self.id);
+        let limits = record.posture.as_ref().map(|posture| posture.limits).unwrap_or_default();
+        let launched = blocking(move || {
+            let place = cgroups.make(session, &limits).map_err(io::Error::other)?;
+            start.plan.cgroup = place.as_ref().map(Place::step).unwrap_or_default();
+            launch::launch(&shim, &spawn_files, &start, place.as_ref()).map_err(io::Error::other)
+        })
+        .await;
         match launched {
-            Ok((ShimStarted::Executed { .. }, child)) => {
+            Ok((ShimStarted::Executed { init_pid }, child)) => {
                 self.context.reaper.keep(child);
+                record.init_pid = Some(init_pid);
+                record.init_began = stop::began(init_pid);
                 record.started_at = Some(OffsetDateTime::now_utc());
                 if let Err(error) = files.write_record(&record) {
                     warn!(session.id = %self.id, %error, "the start of a spawn could not be noted");
@@ -211,13 +255,16 @@ impl Session {
                 // If it is over already there is nobody to connect to, and its record says how it went.
                 match self.connect(&files, record.clone(), tasks).await {
                     Ok(()) => {
-                        info!(session.id = %self.id, spawn = record.number, "spawn running");
+                        let posture = record.posture.as_ref();
+                        let (profile, degraded) = (posture.map(|it| &it.profile), posture.map(|it| &it.degraded));
+                        info!(session.id = %self.id, spawn = record.number, ?profile, ?degraded, "spawn running");
                         self.report().await;
+                        self.serve_egress(&files, &record).await;
                     }
                     Err(_) => self.conclude(&record, tasks).await,
                 }
             }
-            Ok((ShimStarted::Failed { .. }, _)) => self.conclude(&record, tasks).await,
+            Ok((ShimStarted::Born { .. } | ShimStarted::Failed { .. }, _)) => self.conclude(&record, tasks).await,
             Err(error) => {
                 let detail = error.get_ref().map_or_else(|| error.to_string(), |source| chain(source));
                 warn!(session.id = %self.id, spawn = record.number, error = detail, "shim could not be started");

@@ -24,6 +24,25 @@ export interface Workspace {
   path?: string;
 }
 
+/** What a session may use; what is absent has no limit. */
+export interface Limits {
+  memory_bytes?: number;
+  pids?: number;
+  cpu_percent?: number;
+  disk_bytes?: number;
+  io_bytes_per_second?: number;
+}
+
+/** How a spawn is isolated, as its host built it. */
+export interface Posture {
+  isolation: string;
+  profile: string;
+  network: 'off' | 'filtered' | 'host';
+  limits: Limits;
+  /** What is missing of the whole. */
+  degraded: string[];
+}
+
 export interface Session {
   id: string;
   /** Rises with each change. */
@@ -38,6 +57,7 @@ export interface Session {
   unreachable: boolean;
   size: WindowSize;
   workspace: Workspace;
+  sandbox: Posture | null;
   host_id: string | null;
   spawns: Spawn[];
   created_by: string;

@@ -1,6 +1,6 @@
 // Words for people: ages, states, ends. One place, so that the list, the header and the banner say the same thing the same way.
 
-import { isEnded, type Exit, type Session, type SpawnState } from '../api/types.ts';
+import { isEnded, type Exit, type Posture, type Session, type SpawnState } from '../api/types.ts';
 
 const MINUTE = 60;
 const HOUR = 60 * MINUTE;
@@ -44,6 +44,21 @@ export function needsPerson(session: Session): string | null {
     default:
       return null;
   }
+}
+
+/** How a spawn is isolated, for people. */
+export function postureSentence(posture: Posture): string {
+  const mib = (bytes: number): string => `${Math.round(bytes / 1_048_576)} MiB`;
+  const { memory_bytes, pids, cpu_percent, disk_bytes, io_bytes_per_second } = posture.limits;
+  const limits = [
+    memory_bytes === undefined ? '' : `memory ${mib(memory_bytes)}`,
+    cpu_percent === undefined ? '' : `processors ${cpu_percent / 100}`,
+    pids === undefined ? '' : `processes ${pids}`,
+    disk_bytes === undefined ? '' : `disk ${mib(disk_bytes)}`,
+    io_bytes_per_second === undefined ? '' : `disk traffic ${mib(io_bytes_per_second)}/s`,
+  ].filter((word) => word !== '');
+  const missing = posture.degraded.length === 0 ? '' : ` Missing: ${posture.degraded.join(', ')}.`;
+  return `Profile ${posture.profile}, isolation ${posture.isolation}, network ${posture.network}. Limits: ${limits.join(', ') || 'none'}.${missing}`;
 }
 
 /** How a session ended. The host's own sentence knows most; it comes without a capital and a full stop. */

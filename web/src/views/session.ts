@@ -10,7 +10,7 @@ import { TerminalView } from '../terminal/view.ts';
 import type { WindowSize } from '../terminal/codec.ts';
 import { ask, menuButton } from '../ui/dialog.ts';
 import { fill, h, icon, iconButton, setText, show } from '../ui/dom.ts';
-import { asSentence, exitSentence, stateWord, titleOf } from '../ui/format.ts';
+import { asSentence, exitSentence, postureSentence, stateWord, titleOf } from '../ui/format.ts';
 import { toast } from '../ui/toast.ts';
 import { openLink } from '../terminal/screen.ts';
 import { Banner } from './banner.ts';
@@ -34,6 +34,7 @@ export class SessionPage {
   private readonly banner = new Banner();
   private readonly name = h('h1', { testid: 'session-title' });
   private readonly state = h('span', { class: 'chip', testid: 'session-state' });
+  private readonly posture = h('span', { class: 'chip', hidden: true, testid: 'posture' });
   private readonly meta = h('span', { class: 'session-meta', testid: 'session-meta' });
   private readonly buttons = h('div', { class: 'toolbar' });
   private readonly ended = h('div', { class: 'ended', hidden: true, testid: 'ended' });
@@ -106,7 +107,7 @@ export class SessionPage {
         'header',
         { class: 'session-head' },
         h('a', { class: 'icon-button back', href: '#/', 'aria-label': 'All sessions', title: 'All sessions' }, icon('back')),
-        h('div', { class: 'session-title' }, h('div', { class: 'session-name' }, this.name, this.state), this.meta),
+        h('div', { class: 'session-title' }, h('div', { class: 'session-name' }, this.name, this.state, this.posture), this.meta),
         this.buttons,
       ),
       h('div', { class: 'terminal-frame' }, this.banner.element, this.search.element, this.area),
@@ -146,6 +147,7 @@ export class SessionPage {
     const said = this.title === '' ? '' : ` · ${this.title}`;
     setText(this.meta, `${session.agent} · ${this.store.hostName(session.host_id)}${spawns}${said}`);
     this.meta.title = session.command.join(' ');
+    this.renderPosture(session);
     const over = isEnded(session.state);
     show(this.stopButton, !over && session.state !== 'stopping');
     show(this.forceButton, session.state === 'stopping');
@@ -156,6 +158,17 @@ export class SessionPage {
     if (waits) this.banner.set('pending', 'info', asSentence(session.state_reason ?? ''));
     else this.banner.clear('pending');
     this.renderEnded(session, over);
+  }
+
+  /** How it is isolated; what is missing stands there in words, and is not only shown on hovering. */
+  private renderPosture(session: Session): void {
+    const { sandbox } = session;
+    show(this.posture, sandbox !== null);
+    if (sandbox === null) return;
+    const words = sandbox.isolation === 'none' ? ['no isolation', ...sandbox.degraded] : [sandbox.profile, ...sandbox.degraded];
+    setText(this.posture, words.join(' · '));
+    this.posture.dataset['degraded'] = String(sandbox.isolation === 'none' || sandbox.degraded.length > 0);
+    this.posture.title = postureSentence(sandbox);
   }
 
   /** What the program calls itself. Agents say there what they are at. */

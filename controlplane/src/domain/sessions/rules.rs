@@ -39,6 +39,7 @@ pub fn present(record: &SessionRecord, reachable: bool, manifest: ManifestComman
         unreachable,
         size: record.size,
         workspace: record.workspace.clone(),
+        sandbox: newest.and_then(|spawn| spawn.posture.clone()),
         host_id: record.host,
         spawns: record.spawns.iter().map(present_spawn).collect(),
         created_by: record.created_by,
@@ -114,6 +115,7 @@ fn fresh(number: u32) -> SpawnRecord {
         started: None,
         ended: None,
         exit: None,
+        posture: None,
     }
 }
 
@@ -156,6 +158,7 @@ pub fn report(record: &SessionRecord, report: &SpawnReport, boot_id: &str) -> Op
         boot_id: Some(boot_id.to_owned()),
         report: (report.generation, report.seq),
         started: report.started_at.or(spawn.started),
+        posture: report.posture.as_deref().or(spawn.posture.as_ref()).cloned(),
         ..spawn.clone()
     };
     if state.is_ended() {
@@ -259,6 +262,7 @@ pub fn start_command(record: &SessionRecord, env: Option<std::collections::BTree
         env,
         size: record.size,
         workspace: record.workspace.clone(),
+        sandbox: record.sandbox.clone(),
     })
 }
 

@@ -28,8 +28,8 @@ pub(super) fn create(
     let (org, user) = (tenant.org.to_string(), tenant.user.to_string());
     tx.execute(
         "INSERT INTO user_sessions (id, org_id, created_by, created_at, name, labels, agent, command, args, cols, rows, workspace,
-                                    desired, generation, stop_grace_ms, stop_force, revision, state)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'run', 1, ?13, 0, 1, 'pending')",
+                                    sandbox, desired, generation, stop_grace_ms, stop_force, revision, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 'run', 1, ?14, 0, 1, 'pending')",
         params![
             id,
             org,
@@ -43,6 +43,7 @@ pub(super) fn create(
             new.size.cols(),
             new.size.rows(),
             rows::json_text(&new.workspace)?,
+            rows::json_text(&new.sandbox)?,
             agentapi_shared::api::STOP_GRACE_MS,
         ],
     )?;
@@ -197,7 +198,7 @@ fn write_session(tx: &Transaction<'_>, record: &SessionRecord) -> Result<(), Sto
 fn write_spawn(tx: &Transaction<'_>, id: SessionId, spawn: &SpawnRecord) -> Result<(), StoreError> {
     tx.prepare_cached(
         "UPDATE spawns SET state = ?3, accepted = ?4, report_generation = ?5, report_seq = ?6, boot_id = ?7, started_at = ?8,
-         ended_at = ?9, exit = ?10 WHERE session_id = ?1 AND number = ?2",
+         ended_at = ?9, exit = ?10, posture = ?11 WHERE session_id = ?1 AND number = ?2",
     )?
     .execute(params![
         id.to_string(),
@@ -210,6 +211,7 @@ fn write_spawn(tx: &Transaction<'_>, id: SessionId, spawn: &SpawnRecord) -> Resu
         spawn.started.map(rows::time_text).transpose()?,
         spawn.ended.map(rows::time_text).transpose()?,
         spawn.exit.as_ref().map(rows::json_text).transpose()?,
+        spawn.posture.as_ref().map(rows::json_text).transpose()?,
     ])?;
     Ok(())
 }
@@ -251,6 +253,7 @@ fn read_session(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
         run_command: rows::json_option(row, "run_command")?,
         size: WindowSize::clamped(row.get("cols")?, row.get("rows")?),
         workspace: rows::json(row, "workspace")?,
+        sandbox: rows::json(row, "sandbox")?,
         host: rows::id_option(row, "host_id")?,
         desired: if row.get_ref("desired")?.as_str()? == "run" { Desired::Run } else { Desired::Stop },
         generation: row.get("generation")?,
@@ -273,5 +276,6 @@ fn read_spawn(row: &Row<'_>) -> rusqlite::Result<SpawnRecord> {
         started: rows::time_option(row, "started_at")?,
         ended: rows::time_option(row, "ended_at")?,
         exit: rows::json_option(row, "exit")?,
+        posture: rows::json_option(row, "posture")?,
     })
 }

@@ -77,9 +77,31 @@ async fn a_database_is_migrated_once_and_a_newer_one_refused() {
     }
     let connection = Connection::open(dir.database()).unwrap();
     let versions: i64 = connection.query_row("SELECT COUNT(*) FROM schema_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(versions, 1);
+    assert_eq!(versions, 3);
     connection.execute("INSERT INTO schema_version (version) VALUES (99)", []).unwrap();
-    assert!(matches!(Sqlite::open(&dir.database()), Err(OpenError::TooNew { found: 99, known: 1 })));
+    assert!(matches!(Sqlite::open(&dir.database()), Err(OpenError::TooNew { found: 99, known: 3 })));
+}
+
+#[tokio::test]
+async fn sessions_of_an_earlier_release_are_read() {
+    let dir = TempDir::new();
+    let connection = Connection::open(dir.database()).unwrap();
+    connection.execute_batch("CREATE TABLE schema_version (version INTEGER NOT NULL)").unwrap();
+    connection.execute_batch(MIGRATIONS[0]).unwrap();
+    connection.execute("INSERT INTO schema_version (version) VALUES (1)", []).unwrap();
+    let id = SessionId::generate();
+    let insert = "INSERT INTO user_sessions (id, org_id, created_by, created_at, labels, agent, command, args, cols, rows, workspace,
+                  desired, generation, stop_grace_ms, stop_force, revision, state)
+                  VALUES (?1, ?2, ?3, '2026-01-02T03:04:05Z', '{}', 'custom', '[]', '[]', 80, 24, '{}', 'run', 1, 0, 0, 1, 'running')";
+    let (org, user) = (DEFAULT_ORG.to_string(), LOCAL_ADMIN.to_string());
+    connection.execute(insert, [&id.to_string(), &org, &user]).unwrap();
+    let insert = "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state) VALUES (?1, 1, ?2, ?3, '', 'running')";
+    connection.execute(insert, [&id.to_string(), &org, &user]).unwrap();
+    drop(connection);
+    let store = Sqlite::open(&dir.database()).unwrap();
+    let record = store.session(Scope::System, id).await.unwrap();
+    assert_eq!(record.sandbox, agentapi_shared::api::SandboxRequest::default());
+    assert_eq!(record.spawns[0].posture, None);
 }
 
 #[test]

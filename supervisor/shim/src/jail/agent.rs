@@ -6,39 +6,43 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use agentapi_shared::jail::{ExecStep, JailPlan};
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, setsid};
 
-use super::set_id;
+use super::error::JailError;
+use super::{filter, landlock};
 use crate::sys;
 
 /// The first descriptor that the agent must not inherit.
 const FIRST_FOREIGN_FD: i32 = 3;
 
-/// Executes the agent; returns only if that failed, with the step (none: the exec itself).
-pub(super) fn execute(plan: &JailPlan, slave: &OwnedFd) -> (Option<&'static str>, Errno) {
-    let exec = &plan.exec;
-    let at = |step| move |errno| (Some(step), errno);
-    let prepare = || -> Result<(), (Option<&'static str>, Errno)> {
-        sys::reset_signals().map_err(at("signals"))?;
-        setsid().map_err(at("setsid"))?;
-        sys::become_controlling_terminal(slave).map_err(at("controlling terminal"))?;
-        dup2_stdin(slave).map_err(at("standard input"))?;
-        dup2_stdout(slave).map_err(at("standard output"))?;
-        dup2_stderr(slave).map_err(at("standard error"))?;
-        umask(Mode::from_bits_truncate(0o022));
-        chdir(exec.cwd.as_str()).map_err(at("working directory"))?;
-        debug_assert!(slave.as_raw_fd() >= FIRST_FOREIGN_FD);
-        sys::close_on_exec_from(FIRST_FOREIGN_FD).map_err(at("descriptors"))?;
-        // Last: what comes before needs no file of its own, and what comes after is the agent's.
-        if plan.forbid_set_id { set_id::forbid().map_err(at("seccomp")) } else { Ok(()) }
-    };
-    match prepare() {
-        Ok(()) => match exec_in_path(exec) {
-            Err(errno) => (None, errno),
+/// Executes the agent; returns only if that failed.
+pub(super) fn execute(plan: &JailPlan, slave: &OwnedFd) -> JailError {
+    match prepare(plan, slave) {
+        Ok(()) => match exec_in_path(&plan.exec) {
+            Err(errno) => JailError::Exec(errno),
             Ok(never) => match never {},
         },
-        Err(failure) => failure,
+        Err(error) => error,
+    }
+}
+
+fn prepare(plan: &JailPlan, slave: &OwnedFd) -> Result<(), JailError> {
+    sys::reset_signals().map_err(JailError::step("agent: signals"))?;
+    setsid().map_err(JailError::step("agent: setsid"))?;
+    sys::become_controlling_terminal(slave).map_err(JailError::step("terminal: control"))?;
+    dup2_stdin(slave).map_err(JailError::step("terminal: standard input"))?;
+    dup2_stdout(slave).map_err(JailError::step("terminal: standard output"))?;
+    dup2_stderr(slave).map_err(JailError::step("terminal: standard error"))?;
+    chdir(plan.exec.cwd.as_str()).map_err(JailError::step("agent: working directory"))?;
+    debug_assert!(slave.as_raw_fd() >= FIRST_FOREIGN_FD);
+    sys::close_on_exec_from(FIRST_FOREIGN_FD).map_err(JailError::step("agent: descriptors"))?;
+    // Last: mounts are made, and what comes after is the agent's. The filter after Landlock, as that makes calls of its own.
+    if let Some(rules) = &plan.landlock {
+        landlock::confine_agent(rules)?;
+    }
+    match plan.filter {
+        Some(step) => filter::confine_agent(step).map_err(JailError::step("seccomp: agent")),
+        None => Ok(()),
     }
 }
 

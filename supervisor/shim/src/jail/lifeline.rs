@@ -28,6 +28,8 @@ pub(crate) enum ShimMessage {
 pub(crate) enum InitMessage {
     /// The terminal's master comes with this.
     Terminal,
+    /// A listener on this port inside comes with this.
+    Listener { port: u16 },
     /// A step failed.
     Failed { step: String, errno: i32 },
     /// The command could not be executed.

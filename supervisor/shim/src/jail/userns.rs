@@ -13,7 +13,7 @@ use crate::sys::{self, Cloned};
 
 /// A user namespace with these maps (`inside outside count` lines).
 pub(super) fn create(uid_map: &str, gid_map: &str) -> Result<OwnedFd, Errno> {
-    match sys::clone_process(CloneFlags::CLONE_NEWUSER.bits())? {
+    match sys::clone_process(CloneFlags::CLONE_NEWUSER.bits(), None)? {
         Cloned::Child => loop {
             // Ended by the parent's SIGKILL below; if that died first, by the parent's death.
             let _armed = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);

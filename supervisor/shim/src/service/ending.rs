@@ -3,10 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use agentapi_shared::jail::Namespace;
 use agentapi_shared::shim::{FinalScreen, ShimEvent};
 use agentapi_shared::{Exit, ExitReason};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 
 use super::Service;
@@ -52,16 +51,12 @@ impl Service {
         }
     }
 
-    /// Ends everything now. With a pid namespace init's death is everyone's; without one init itself does it when its lifeline closes.
+    /// Ends everything now. Init ends when its lifeline does, and nothing inside can keep it from that; with a pid namespace its end is everyone's,
+    /// without one it kills what is left first. A signal could not be sent: we may be of another user than init, and of none with rights.
     fn kill(&mut self) {
         self.ending.kill_at = None;
         self.ending.forced = true;
-        if self.start.plan.namespaces.contains(&Namespace::Pid) {
-            // Our child, not yet reaped: the pid is still its own.
-            let _sent = kill(self.init, Signal::SIGKILL);
-        } else {
-            self.lifeline = None;
-        }
+        self.lifeline = None;
     }
 
     pub(super) fn hear_init(&mut self) {

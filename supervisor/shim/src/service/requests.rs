@@ -20,7 +20,14 @@ impl Service {
     pub(super) fn serve_connection(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         let packets = connection.flush().and_then(|()| connection.read());
-        let Ok(packets) = packets else { return self.disconnect() };
+        match packets {
+            Ok(packets) => self.obey(packets),
+            Err(_) => self.disconnect(),
+        }
+    }
+
+    /// Does what the supervisor asks for.
+    pub(super) fn obey(&mut self, packets: Vec<Packet>) {
         for packet in packets {
             match packet {
                 Packet::Request(request) => self.request(request),
@@ -62,6 +69,8 @@ impl Service {
             },
             ShimRequest::Screen { id, format, scrollback } => self.parser.screen(id, format, scrollback),
             ShimRequest::Stop { grace_ms, force } => self.stop(grace_ms, force),
+            // Descriptors are handed out to newcomers only: on this connection nobody expects them.
+            ShimRequest::Listeners => {}
         }
     }
 

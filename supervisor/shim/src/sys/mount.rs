@@ -13,19 +13,25 @@ use nix::errno::Errno;
 pub(crate) struct Attributes<'a> {
     pub(crate) read_only: bool,
     pub(crate) no_devices: bool,
+    pub(crate) no_programs: bool,
     pub(crate) idmap: Option<BorrowedFd<'a>>,
 }
 
 /// A detached copy of the mount at `path`, or of the whole tree below it.
 pub(crate) fn open_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
-    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= libc::AT_RECURSIVE.cast_unsigned();
-    }
-    let fd = path.with_nix_path(|path| {
-        // SAFETY: path is a NUL-terminated string that outlives the call.
-        Errno::result(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
-    })??;
+    let flags = if recursive { libc::AT_RECURSIVE.cast_unsigned() } else { 0 };
+    path.with_nix_path(|path| clone_tree(libc::AT_FDCWD, path, flags))?
+}
+
+/// A detached mount of just the file that is open.
+pub(crate) fn open_tree_of(file: &OwnedFd) -> Result<OwnedFd, Errno> {
+    clone_tree(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH.cast_unsigned())
+}
+
+fn clone_tree(dir: RawFd, path: &CStr, flags: u32) -> Result<OwnedFd, Errno> {
+    let flags = flags | libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: path is a NUL-terminated string that outlives the call.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })?;
     // SAFETY: a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).unwrap_or(-1)) })
 }
@@ -40,6 +46,9 @@ pub(crate) fn set_attributes(tree: &OwnedFd, attributes: Attributes<'_>, recursi
     }
     if attributes.no_devices {
         attr.attr_set |= libc::MOUNT_ATTR_NODEV;
+    }
+    if attributes.no_programs {
+        attr.attr_set |= libc::MOUNT_ATTR_NOEXEC;
     }
     if let Some(userns) = attributes.idmap {
         attr.attr_set |= libc::MOUNT_ATTR_IDMAP;

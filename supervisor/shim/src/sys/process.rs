@@ -1,7 +1,7 @@
-//! Processes: clone3, fork, capabilities, descriptors, the allocator.
+//! Processes: clone3, fork, descriptors, the allocator.
 
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
@@ -15,14 +15,21 @@ pub(crate) enum Cloned {
     Parent { pid: Pid, pidfd: OwnedFd },
 }
 
-/// `clone3(2)` without shared memory: a fork into new namespaces. The caller must be single-threaded.
-pub(crate) fn clone_process(namespaces: i32) -> Result<Cloned, Errno> {
+/// `CLONE_INTO_CGROUP`, which only clone3 knows: above the 32 bits of the others.
+const INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `clone3(2)` without shared memory: a fork into new namespaces, and into a cgroup (the directory of one). The caller must be single-threaded.
+pub(crate) fn clone_process(namespaces: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is a struct of integers, for which all zeroes is a valid value.
     let mut args: libc::clone_args = unsafe { mem::zeroed() };
     args.flags = u64::from((libc::CLONE_PIDFD | namespaces).cast_unsigned());
     args.pidfd = ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    if let Some(cgroup) = cgroup {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+    }
     // SAFETY: args is valid for its size, pidfd points to a live i32; without CLONE_VM and stack the child gets a copy of this one, and the
     // process has one thread (the caller's duty), so no lock can be held by a thread that does not exist in the child.
     let pid =
@@ -89,44 +96,6 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()
-}
-
-/// Removes every capability from the bounding set, so that no exec can bring one back.
-pub(crate) fn drop_bounding_set() -> Result<(), Errno> {
-    for capability in 0..64 {
-        // SAFETY: prctl with integers only.
-        match Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
-            // Beyond the kernel's last capability.
-            Err(Errno::EINVAL) => break,
-            other => other?,
-        };
-    }
-    Ok(())
-}
-
-/// Empties the permitted, effective, inheritable and ambient sets.
-pub(crate) fn drop_all_capabilities() -> Result<(), Errno> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    // SAFETY: prctl with integers only.
-    Errno::result(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) })?;
-    let header = Header { version: VERSION_3, pid: 0 };
-    let none = [0u32; 6];
-    // SAFETY: capset reads a header and, for version 3, two sets of three u32; both live until it returns.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(drop)
-}
-
-/// Puts a seccomp filter on this process and all it starts. `no_new_privs` must be set.
-pub(crate) fn install_filter(program: &[libc::sock_filter]) -> Result<(), Errno> {
-    let length = libc::c_ushort::try_from(program.len()).map_err(|_| Errno::E2BIG)?;
-    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
-    // SAFETY: filter points to `length` instructions that live until the call returns; the kernel only reads and checks them.
-    Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) })
-        .map(drop)
 }
 
 /// One heap for all threads: a second arena would cost every shim its own dirty pages.

@@ -37,6 +37,7 @@ fn record() -> SessionRecord {
         started: None,
         ended: None,
         exit: None,
+        posture: None,
     };
     SessionRecord {
         id: SessionId::generate(),
@@ -51,6 +52,7 @@ fn record() -> SessionRecord {
         run_command: None,
         size: WindowSize::DEFAULT,
         workspace: agentapi_shared::api::Workspace::default(),
+        sandbox: agentapi_shared::api::SandboxRequest::default(),
         host: None,
         desired: Desired::Run,
         generation: 1,

@@ -1,0 +1,83 @@
+//! Table `egress_decisions`.
+
+use agentapi_shared::egress::{EgressDecision, EgressVerdict};
+use agentapi_shared::{HostId, SessionId};
+use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
+
+use super::{rows, sessions};
+use crate::store::records::EgressFilter;
+use crate::store::{Scope, StoreError};
+
+/// Stores a decision of a host about a session that is placed on it. One of another session has no place here: a host speaks for its own only.
+pub(super) fn record(tx: &Transaction<'_>, host: HostId, decision: &EgressDecision) -> Result<(), StoreError> {
+    let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    tx.prepare_cached(
+        "INSERT OR IGNORE INTO egress_decisions (id, org_id, created_by, created_at, session_id, spawn, host, port, address, verdict, rule,
+                                                 bytes_up, bytes_down, duration_ms)
+         SELECT ?1, org_id, ?2, ?3, id, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 FROM user_sessions WHERE id = ?4 AND host_id = ?2",
+    )?
+    .execute(params![
+        decision.id.to_string(),
+        host.to_string(),
+        rows::time_text(decision.at)?,
+        decision.session.to_string(),
+        decision.spawn,
+        decision.host,
+        decision.port,
+        decision.address,
+        decision.verdict.as_str(),
+        decision.rule,
+        bytes(decision.bytes_up),
+        bytes(decision.bytes_down),
+        bytes(decision.duration_ms),
+    ])?;
+    Ok(())
+}
+
+/// A page of a session's decisions, newest first.
+pub(super) fn list(
+    tx: &Transaction<'_>,
+    scope: Scope,
+    session: SessionId,
+    filter: &EgressFilter,
+) -> Result<Vec<EgressDecision>, StoreError> {
+    // Whoever may not see the session finds nothing, not an empty page.
+    sessions::get(tx, scope, session)?;
+    let mut sql = "SELECT * FROM egress_decisions WHERE session_id = ?".to_owned();
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(session.to_string())];
+    if let Some(verdict) = filter.verdict {
+        sql.push_str(" AND verdict = ?");
+        values.push(Box::new(verdict.as_str()));
+    }
+    if let Some(before) = filter.before {
+        sql.push_str(" AND id < ?");
+        values.push(Box::new(before.to_string()));
+    }
+    sql.push_str(" ORDER BY id DESC LIMIT ?");
+    values.push(Box::new(filter.limit));
+    let found = tx.prepare_cached(&sql)?.query_map(params_from_iter(values), read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(found)
+}
+
+fn verdict(row: &Row<'_>) -> rusqlite::Result<EgressVerdict> {
+    let word = row.get_ref("verdict")?.as_str()?;
+    word.parse().map_err(|_| rusqlite::Error::InvalidParameterName(format!("verdict {word}")))
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<EgressDecision> {
+    let count = |column: &str| row.get::<_, i64>(column).map(i64::unsigned_abs);
+    Ok(EgressDecision {
+        id: rows::id(row, "id")?,
+        session: rows::id(row, "session_id")?,
+        spawn: row.get("spawn")?,
+        at: rows::time(row, "created_at")?,
+        host: row.get("host")?,
+        port: row.get("port")?,
+        address: row.get("address")?,
+        verdict: verdict(row)?,
+        rule: row.get("rule")?,
+        bytes_up: count("bytes_up")?,
+        bytes_down: count("bytes_down")?,
+        duration_ms: count("duration_ms")?,
+    })
+}

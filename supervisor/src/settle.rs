@@ -1,0 +1,227 @@
+//! From what a session asks for to the [`Sandbox`] it gets: the profile, tightened by the request, on the ground that this host is. A request
+//! never opens anything, and whatever is refused is named by its field before anything starts.
+
+mod mounts;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use agentapi_shared::agent::AgentManifest;
+use agentapi_shared::api::{DEFAULT_PROFILE, Limits, NetworkMode, Posture, SandboxRequest};
+use agentapi_shared::egress::{EgressPolicy, ListenerRole, MESSAGE_BYTES_MAX, MODEL_PORT_BASE, PROXY_PORT, RULES_MAX};
+
+use crate::host::{Ground, Isolation};
+use crate::posture::{self, Missing, NotAllowed};
+use crate::private::Private;
+use crate::profiles::Profile;
+use crate::sandbox::Sandbox;
+use crate::settings::{KeyError, Settings};
+
+/// Why a session is not started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettleError {
+    /// Nobody knows the profile.
+    #[error("sandbox.profile: this host has no profile `{name}`; it has {known}")]
+    Profile { name: String, known: String },
+    /// A more open network than the profile's.
+    #[error("sandbox.network: `{asked}` is more open than profile `{profile}` allows (`{most}`)")]
+    Network { asked: &'static str, profile: String, most: &'static str },
+    /// More than the profile gives.
+    #[error("sandbox.limits.{name}: {asked} is more than profile `{profile}` allows ({most})")]
+    Limit { name: &'static str, asked: u64, profile: String, most: u64 },
+    /// A limit was asked for that would not be kept.
+    #[error("sandbox.limits.{name}: this host cannot keep such a limit: see `agentapi-supervisor doctor` on it")]
+    Unkept { name: &'static str },
+    /// A directory.
+    #[error("{field}: {reason}")]
+    Mount { field: String, reason: String },
+    /// A layer is missing.
+    #[error(transparent)]
+    Degraded(#[from] NotAllowed),
+    /// A key that the operator promised.
+    #[error("the key of model provider `{name}` cannot be had")]
+    Key { name: String, source: KeyError },
+    /// More rules than the gateway takes; profile, agent and host each give some.
+    #[error(
+        "egress: {rules} rules, or their length, are more than the gateway takes ({RULES_MAX} rules in {MESSAGE_BYTES_MAX} bytes)"
+    )]
+    Policy { rules: usize },
+    /// Something was asked of a sandbox that does not exist.
+    #[error("{field}: this host isolates nothing (--unsafe-no-jail)")]
+    NoSandbox { field: &'static str },
+}
+
+/// What is known of a session beside what it asks of its sandbox.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    /// Its agent; none for a command of the user's.
+    pub(crate) manifest: Option<&'a AgentManifest>,
+    /// Whether its workspace is a directory of the host.
+    pub(crate) foreign_workspace: bool,
+    /// Directories that every session of this host sees.
+    pub(crate) read_only_paths: &'a [PathBuf],
+    /// What no session may be given.
+    pub(crate) private: &'a Private,
+}
+
+/// What a session gets.
+#[derive(Debug, Clone)]
+pub(crate) struct Settled {
+    /// For the plan.
+    pub(crate) sandbox: Sandbox,
+    /// For the gateway; nothing is reachable unless the network is filtered.
+    pub(crate) egress: EgressPolicy,
+    /// What each of the sandbox's listeners is for, in their order.
+    pub(crate) roles: Vec<ListenerRole>,
+    /// For people.
+    pub(crate) posture: Posture,
+}
+
+/// See the module.
+pub(crate) fn settle(
+    settings: &Settings,
+    ground: &Ground,
+    request: &SandboxRequest,
+    subject: Subject<'_>,
+) -> Result<Settled, SettleError> {
+    let name = request.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
+    let profile = settings.profiles.get(name).ok_or_else(|| SettleError::Profile {
+        name: name.to_owned(),
+        known: settings.profiles.keys().cloned().collect::<Vec<_>>().join(", "),
+    })?;
+    if ground.isolation == Isolation::None {
+        return unjailed(settings, name, profile, request);
+    }
+    let network = network(name, profile, request)?;
+    let wanted = limits(name, profile, &request.limits)?;
+    let limits = ground.kept(&wanted);
+    for ((limit, _, asked), (_, _, kept)) in request.limits.named().into_iter().zip(limits.named()) {
+        if asked.is_some() && kept.is_none() {
+            return Err(SettleError::Unkept { name: limit });
+        }
+    }
+    let mounts = mounts::settle(settings, ground, profile, request, subject)?;
+    let foreign = subject.foreign_workspace || mounts.iter().any(|mount| mount.writable);
+    let missing = posture::require(missing(ground, &wanted, foreign), &settings.allow_degraded)?;
+    let (roles, listeners) = listeners(settings, network)?;
+    let sandbox = Sandbox {
+        profile: name.to_owned(),
+        debuggers: profile.debuggers,
+        network,
+        listeners,
+        mounts,
+        limits,
+        degraded: posture::words(&missing),
+    };
+    let posture = sandbox.posture(ground.isolation);
+    let egress = egress(settings, profile, subject.manifest);
+    fits_gateway(&egress, &roles)?;
+    Ok(Settled { sandbox, egress, roles, posture })
+}
+
+/// Without a jail there is nothing to settle, and nothing that could be asked of it.
+fn unjailed(
+    settings: &Settings,
+    name: &str,
+    profile: &Profile,
+    request: &SandboxRequest,
+) -> Result<Settled, SettleError> {
+    let asked = [
+        (request.profile.is_some(), "sandbox.profile"),
+        (request.network.is_some_and(|network| network != NetworkMode::Host), "sandbox.network"),
+        (!request.mounts.is_empty(), "sandbox.mounts"),
+        (!request.limits.is_empty(), "sandbox.limits"),
+    ];
+    if let Some((_, field)) = asked.into_iter().find(|(asked, _)| *asked) {
+        return Err(SettleError::NoSandbox { field });
+    }
+    let sandbox = Sandbox {
+        profile: name.to_owned(),
+        debuggers: true,
+        network: NetworkMode::Host,
+        listeners: Vec::new(),
+        mounts: Vec::new(),
+        limits: Limits::default(),
+        degraded: Vec::new(),
+    };
+    let posture = sandbox.posture(Isolation::None);
+    Ok(Settled { sandbox, egress: egress(settings, profile, None), roles: Vec::new(), posture })
+}
+
+fn network(name: &str, profile: &Profile, request: &SandboxRequest) -> Result<NetworkMode, SettleError> {
+    match request.network {
+        Some(asked) if asked > profile.network => {
+            let (asked, most) = (word(asked), word(profile.network));
+            Err(SettleError::Network { asked, profile: name.to_owned(), most })
+        }
+        Some(asked) => Ok(asked),
+        None => Ok(profile.network),
+    }
+}
+
+/// What is wanted: the request's limits where it has some, else the profile's.
+fn limits(name: &str, profile: &Profile, asked: &Limits) -> Result<Limits, SettleError> {
+    for ((limit, _, asked), (_, _, most)) in asked.named().into_iter().zip(profile.limits.named()) {
+        if let (Some(asked), Some(most)) = (asked, most)
+            && asked > most
+        {
+            return Err(SettleError::Limit { name: limit, asked, profile: name.to_owned(), most });
+        }
+    }
+    Ok(asked.or(profile.limits))
+}
+
+/// What this session would have to do without: of what the host lacks, what it would have used.
+fn missing(ground: &Ground, wanted: &Limits, foreign: bool) -> BTreeSet<Missing> {
+    let used = |missing: &Missing| match missing {
+        Missing::DiskQuota => wanted.disk_bytes.is_some(),
+        Missing::IdMap => foreign,
+        _ => true,
+    };
+    ground.missing.iter().copied().filter(used).collect()
+}
+
+/// The proxy first, then the providers by name.
+fn listeners(settings: &Settings, network: NetworkMode) -> Result<(Vec<ListenerRole>, Vec<u16>), SettleError> {
+    if network != NetworkMode::Filtered {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let models = settings
+        .models
+        .iter()
+        .map(|(name, model)| model.role(name).map_err(|source| SettleError::Key { name: name.clone(), source }));
+    let roles = std::iter::once(Ok(ListenerRole::Proxy)).chain(models).collect::<Result<Vec<_>, _>>()?;
+    let ports = std::iter::once(PROXY_PORT).chain(MODEL_PORT_BASE..).take(roles.len()).collect();
+    Ok((roles, ports))
+}
+
+fn egress(settings: &Settings, profile: &Profile, manifest: Option<&AgentManifest>) -> EgressPolicy {
+    let own = manifest.iter().flat_map(|manifest| &manifest.egress);
+    EgressPolicy {
+        mode: settings.egress.mode,
+        allow: profile.egress.iter().chain(own).chain(&settings.egress.allow).cloned().collect(),
+        deny: settings.egress.deny.clone(),
+        limits: settings.egress.limits,
+    }
+}
+
+/// Of a message to the gateway, what is neither policy nor listeners.
+const ENVELOPE_BYTES: usize = 1024;
+
+/// Whether the gateway would take a policy: found out here, where whoever asks for the session is told.
+fn fits_gateway(policy: &EgressPolicy, roles: &[ListenerRole]) -> Result<(), SettleError> {
+    let rules = policy.allow.len() + policy.deny.len();
+    let length = serde_json::to_vec(&(policy, roles)).map_or(usize::MAX, |message| message.len());
+    let fits = rules <= RULES_MAX && length <= MESSAGE_BYTES_MAX - ENVELOPE_BYTES;
+    if roles.is_empty() || fits { Ok(()) } else { Err(SettleError::Policy { rules }) }
+}
+
+fn word(network: NetworkMode) -> &'static str {
+    match network {
+        NetworkMode::Off => "off",
+        NetworkMode::Filtered => "filtered",
+        NetworkMode::Host => "host",
+    }
+}
