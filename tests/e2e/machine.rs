@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use agentapi_tests::dir::TempDir;
-use agentapi_tests::process::{binary, kill_shims};
+use agentapi_tests::process::{binary, kill_survivors};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -80,6 +80,6 @@ impl Drop for Machine {
     /// Nothing outlives its test.
     fn drop(&mut self) {
         let _ended = self.output(&["down"]);
-        kill_shims(&self.data);
+        kill_survivors(&self.data);
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use agentapi_tests::dir::TempDir;
-use agentapi_tests::process::{binary, kill_shims, processes};
+use agentapi_tests::process::{binary, kill_survivors, processes};
 use anyhow::Result;
 
 /// An ordinary user: no account, just a number that nobody else has.
@@ -60,7 +60,7 @@ impl OrdinaryUser {
 impl Drop for OrdinaryUser {
     fn drop(&mut self) {
         let _ended = self.script(&[], "agentapi down");
-        kill_shims(&self.data());
+        kill_survivors(&self.data());
     }
 }
 

@@ -13,7 +13,7 @@ use agentapi_shared::{SessionId, SpawnState};
 use agentapi_tests::attempt::{EDITS_FILE, Edit};
 use agentapi_tests::dir::TempDir;
 use agentapi_tests::plane::{Link, Plane, custom};
-use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, ProcessInfo, binary, kill_shims, processes};
+use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, ProcessInfo, binary, kill_survivors, processes};
 use anyhow::{Context, Result, bail};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -252,7 +252,7 @@ impl Drop for Scene {
             .output()
             .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("stopped"));
         if !stopped {
-            kill_shims(&self.state_dir());
+            kill_survivors(&self.state_dir());
         }
     }
 }

@@ -143,9 +143,12 @@ pub fn find_dirs(dir: &Path, name: &str, depth: u32, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Ends shims whose supervisor is gone, found by the directories that they hold open.
-pub fn kill_shims(state_dir: &Path) {
-    for process in processes().into_iter().filter(|process| process.holds(state_dir)) {
+/// Ends what outlives a supervisor that is gone: shims, found by the directories that they hold open, and the gateway, by its socket's path.
+pub fn kill_survivors(state_dir: &Path) {
+    let path = state_dir.display().to_string();
+    let is_gateway =
+        |process: &ProcessInfo| process.command.contains("agentapi-egress") && process.command.contains(&path);
+    for process in processes().into_iter().filter(|process| process.holds(state_dir) || is_gateway(process)) {
         let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGKILL);
     }
 }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::dir::TempDir;
-use crate::process::{Daemon, LOCAL_DEGRADED, binary, kill_shims, remove_groups};
+use crate::process::{Daemon, LOCAL_DEGRADED, binary, kill_survivors, remove_groups};
 use crate::viewer::{Viewer, ViewerOptions};
 use crate::wait::eventually;
 
@@ -259,7 +259,7 @@ async fn kill(daemon: Option<Daemon>) -> Result<()> {
 impl Drop for Product {
     /// Nothing outlives its test.
     fn drop(&mut self) {
-        kill_shims(&self.state_dir());
+        kill_survivors(&self.state_dir());
         remove_groups(&self.state_dir());
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use agentapi_tests::dir::TempDir;
 use agentapi_tests::plane::{Link, Plane};
-use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, binary, kill_shims, remove_groups};
+use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, binary, kill_survivors, remove_groups};
 use anyhow::Result;
 
 /// Credit for much more than any test sends.
@@ -72,7 +72,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         let stopped = self.stop_all().is_ok_and(|answer| answer.contains("stopped"));
         if !stopped {
-            kill_shims(&self.state_dir());
+            kill_survivors(&self.state_dir());
         }
         remove_groups(&self.state_dir());
     }

@@ -7,7 +7,7 @@ use agentapi_shared::api::{Limits, MountRequest, NetworkMode, SandboxRequest};
 use agentapi_shared::link::{Command, CommandError, SpawnReport, StartSpawn};
 use agentapi_shared::{ExitReason, SessionId, SpawnState};
 use agentapi_tests::plane::{Link, custom};
-use agentapi_tests::process::{binary, find_dirs, kill_shims};
+use agentapi_tests::process::{binary, find_dirs, kill_survivors};
 use agentapi_tests::wait::eventually;
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
@@ -144,7 +144,7 @@ async fn what_a_crash_leaves_is_ended_at_the_next_start() -> Result<()> {
     assert!(!groups(session).is_empty());
     daemon.signal(Signal::SIGKILL)?;
     daemon.ended().await?;
-    kill_shims(&host.state_dir());
+    kill_survivors(&host.state_dir());
     let (_daemon, _link) = host.linked().await?;
     assert_eq!(groups(session), Vec::<PathBuf>::new());
     Ok(())
