@@ -25,7 +25,7 @@ mod socket;
 mod tests;
 
 pub(crate) use broker::Broker;
-pub(crate) use environment::environment;
+pub(crate) use environment::{environment, ports};
 pub(crate) use place::Place;
 
 /// Orders that wait. Overflow: the session that gives one waits.

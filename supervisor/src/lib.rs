@@ -40,6 +40,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
+pub(crate) use agentapi_shared::runtime::chain;
 pub use config::Args;
 use config::Command;
 
@@ -51,16 +52,4 @@ pub fn run(args: Args) -> ExitCode {
         Command::StopAll(options) => control::stop_all(&options),
         Command::Doctor(options) => doctor::run(&options),
     }
-}
-
-/// An error with everything that caused it, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }

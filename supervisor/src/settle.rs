@@ -10,8 +10,9 @@ use std::path::PathBuf;
 
 use agentapi_shared::agent::AgentManifest;
 use agentapi_shared::api::{DEFAULT_PROFILE, Limits, NetworkMode, Posture, SandboxRequest};
-use agentapi_shared::egress::{EgressPolicy, ListenerRole, MESSAGE_BYTES_MAX, MODEL_PORT_BASE, PROXY_PORT, RULES_MAX};
+use agentapi_shared::egress::{EgressPolicy, ListenerRole, MESSAGE_BYTES_MAX, RULES_MAX};
 
+use crate::gateway;
 use crate::host::{Ground, Isolation};
 use crate::posture::{self, Missing, NotAllowed};
 use crate::private::Private;
@@ -193,7 +194,7 @@ fn listeners(settings: &Settings, network: NetworkMode) -> Result<(Vec<ListenerR
         .iter()
         .map(|(name, model)| model.role(name).map_err(|source| SettleError::Key { name: name.clone(), source }));
     let roles = std::iter::once(Ok(ListenerRole::Proxy)).chain(models).collect::<Result<Vec<_>, _>>()?;
-    let ports = std::iter::once(PROXY_PORT).chain(MODEL_PORT_BASE..).take(roles.len()).collect();
+    let ports = gateway::ports(&roles);
     Ok((roles, ports))
 }
 

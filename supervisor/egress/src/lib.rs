@@ -26,17 +26,6 @@ mod socks;
 mod splice;
 mod sys;
 
+pub(crate) use agentapi_shared::runtime::chain;
 pub use config::Args;
 pub use process::run;
-
-/// An error with everything that caused it, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
-}

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use agentapi_shared::api::MountRequest;
+use agentapi_shared::egress::PROXY_PORT;
 use proptest::prelude::*;
 
 use super::*;
