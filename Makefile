@@ -52,11 +52,14 @@ test: web agents
 	  echo "LEFT OUT: the tests in a VM (systemd, cgroup v2). They need what is named above, and root."; fi
 	$(MAKE) fuzz FUZZ_SECONDS=60
 
-# The services on real Debian VMs with systemd and cgroup v2, under emulation: KERNELS="6.1 6.12" make test-vm
+# The services, and every attempt on the sandbox, on real Debian VMs with systemd and cgroup v2, under emulation: KERNELS="6.1 6.12" make test-vm
 KERNELS ?= 6.1 6.12
+# What of it: `service`, or parts of names of the sandbox's tests; everything if empty.
+VM_TESTS ?=
 test-vm: build
 	@scripts/require vm
-	@KERNELS="$(KERNELS)" tests/vm/run $(TARGET)/release
+	$(CARGO) build --workspace --all-targets --locked
+	@KERNELS="$(KERNELS)" VM_TESTS="$(VM_TESTS)" tests/vm/run $(TARGET)/release "$$(CARGO=$(CARGO) tests/vm/program sandbox)"
 
 # The same with one kernel and the binaries that the other tests have just built.
 test-vm-smoke:

@@ -10,7 +10,7 @@ use crate::datadir::DataDir;
 use crate::failure::Failure;
 use crate::output;
 use crate::up::lock;
-use crate::up::preflight::{Check, Programs, Verdict, host_report};
+use crate::up::preflight::{Check, Look, Programs, Verdict, host_report};
 use crate::up::workspace_roots;
 
 /// Answer of `agentapi doctor --json`.
@@ -36,7 +36,7 @@ pub(crate) async fn doctor(args: &DoctorArgs, global: &GlobalArgs, env: &Environ
     if programs.supervisor.is_file() {
         let state = data.supervisor();
         let roots = workspace_roots(&args.workspace_roots)?;
-        let report = host_report(&programs.supervisor, Some(&state), &roots).await?;
+        let report = host_report(&programs.supervisor, Some(&state), &roots, Look::Whole).await?;
         verdict = worse(verdict, report.verdict);
         isolation = report.isolation;
         // Isolation, kernel, and each agent with its version or the command that installs it.
@@ -51,12 +51,13 @@ pub(crate) async fn doctor(args: &DoctorArgs, global: &GlobalArgs, env: &Environ
     match verdict {
         Verdict::Ok => Ok(()),
         Verdict::Degraded => Err(Failure::silent(1).into()),
-        Verdict::Refused => Err(Failure::silent(2).into()),
+        Verdict::Refused | Verdict::Broken => Err(Failure::silent(2).into()),
     }
 }
 
 fn worse(a: Verdict, b: Verdict) -> Verdict {
     match (a, b) {
+        (Verdict::Broken, _) | (_, Verdict::Broken) => Verdict::Broken,
         (Verdict::Refused, _) | (_, Verdict::Refused) => Verdict::Refused,
         (Verdict::Degraded, _) | (_, Verdict::Degraded) => Verdict::Degraded,
         (Verdict::Ok, Verdict::Ok) => Verdict::Ok,
@@ -74,6 +75,7 @@ fn show(report: &Report) {
         Verdict::Ok => "All is well: `agentapi up` starts AgentAPI.",
         Verdict::Degraded => "AgentAPI runs here, but not all of it.",
         Verdict::Refused => "AgentAPI does not run here as it is.",
+        Verdict::Broken => "The sandbox does not hold here: the supervisor starts no session.",
     });
 }
 

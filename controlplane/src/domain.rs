@@ -1,9 +1,11 @@
 //! What may be done, by whom, and what follows from it. Names no HTTP types: `api` translates.
 
 pub mod audit;
+mod change;
 pub mod hosts;
 pub mod keys;
 pub mod policy;
+pub mod rules;
 pub mod sessions;
 pub mod validate;
 
@@ -12,6 +14,8 @@ use agentapi_shared::link::CommandError;
 
 use crate::store::StoreError;
 use crate::store::records::Replay;
+
+pub use change::change;
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]

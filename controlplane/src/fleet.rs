@@ -10,8 +10,8 @@ mod reconcile;
 pub mod serve;
 mod settle;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ use agentapi_shared::runtime::OnEnd;
 use agentapi_shared::{HostId, SessionId};
 
 use crate::domain::DomainError;
-use crate::domain::sessions::Environment;
 use crate::plane::Plane;
 use crate::store::records::SessionRecord;
 
@@ -35,6 +34,9 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Environments that wait for a host. Overflow: further creates with an environment are refused.
 const ENVIRONMENTS_MAX: usize = 1000;
+
+/// The variables of a session.
+pub type Environment = BTreeMap<String, String>;
 
 /// See the module.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use agentapi_shared::agent::AgentManifest;
 use agentapi_shared::api::{Host, ServerEvent, Session};
 use agentapi_shared::runtime::TaskGroup;
 
-use crate::domain::{hosts, sessions};
+use crate::domain::{hosts, rules};
 use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::relay::Hubs;
@@ -52,7 +52,7 @@ impl Plane {
     #[must_use]
     pub fn present(&self, record: &SessionRecord) -> Session {
         let manifest = self.agents.iter().find(|agent| agent.name == record.agent);
-        sessions::rules::present(record, self.reachable(record), manifest.map(|agent| agent.command.as_slice()))
+        rules::present(record, self.reachable(record), manifest.map(|agent| agent.command.as_slice()))
     }
 
     /// A host as callers see it.

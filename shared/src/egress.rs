@@ -293,6 +293,13 @@ pub struct EgressDecision {
     pub bytes_down: u64,
     /// How long it was open, in milliseconds.
     pub duration_ms: u64,
+    /// How many connections this stands for: 1, or more of a refusal that came again while the first was not yet sent from its host.
+    #[serde(default = "once")]
+    pub times: u64,
+}
+
+const fn once() -> u64 {
+    1
 }
 
 /// See [`EgressDecision::verdict`].

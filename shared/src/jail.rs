@@ -4,7 +4,11 @@
 //! The fields stand in the order in which they are applied. What a plan says is what is done: a step that cannot be is an error, never a smaller
 //! jail. Which layers a host may do without is settled before the plan is made.
 
+mod mounts;
+
 use serde::{Deserialize, Serialize};
+
+pub use mounts::compare as compare_mounts;
 
 /// Host ids of session slots start here: above every distribution's users and subordinate ids.
 pub const SLOT_UID_BASE: u32 = 0x4000_0000;
@@ -68,7 +72,8 @@ pub enum Namespace {
 pub struct JailPlan {
     /// Who makes the jail.
     pub mode: JailMode,
-    /// What is unshared: at birth, but for `user` in root mode, which is entered last, and `cgroup`, which follows the jail into its cgroup.
+    /// What is unshared: at birth, but for `user` and `network` in root mode, which the shim makes meanwhile, and `cgroup`, which follows the jail
+    /// into its cgroup.
     pub namespaces: Vec<Namespace>,
     /// How init gets into the cgroup that the supervisor made.
     #[serde(default)]
@@ -76,7 +81,7 @@ pub struct JailPlan {
     /// Name of the host inside, where there is a UTS namespace.
     #[serde(default)]
     pub hostname: Option<String>,
-    /// Ports on 127.0.0.1 in the network namespace on which init listens. The shim keeps the listeners.
+    /// Ports on 127.0.0.1 in the network namespace, and listeners there, which the shim keeps.
     #[serde(default)]
     pub listeners: Vec<u16>,
     /// The new root, from empty. Empty when there is no mount namespace.
@@ -104,6 +109,12 @@ impl JailPlan {
     #[must_use]
     pub fn has(&self, namespace: Namespace) -> bool {
         self.namespaces.contains(&namespace)
+    }
+
+    /// Whether the session has a disk of its own, whose mount is the last descriptor of the start message.
+    #[must_use]
+    pub fn has_disk(&self) -> bool {
+        self.mounts.iter().any(|step| matches!(step, MountStep::Disk { .. }))
     }
 }
 
@@ -161,6 +172,13 @@ pub enum MountStep {
         /// Ids on disk and in the jail, where they differ.
         idmap: Option<IdMap>,
     },
+    /// A directory of the session's own disk, whose mount comes with the start message.
+    Disk {
+        /// On the disk.
+        dir: DiskDir,
+        /// Inside.
+        target: String,
+    },
     /// A character device of the host, which must be the one that its name says.
     Device {
         /// Path on the host and inside.
@@ -181,12 +199,22 @@ pub enum MountStep {
         /// Id inside that its root belongs to, in root mode; for an ordinary user there is only one.
         owner: u32,
     },
+    /// An empty directory in what is mounted there already.
+    Directory {
+        /// Inside.
+        target: String,
+        /// Its mode.
+        mode: u32,
+        /// Id inside that it belongs to, in root mode; for an ordinary user there is only one.
+        owner: u32,
+    },
     /// The jail's own process list.
     Proc {
         /// Inside.
         target: String,
     },
-    /// Something in `/proc` that is nobody's business: a file reads as empty, a directory as well. What this kernel does not have needs none.
+    /// Something in `/proc` that is nobody's business: a file reads as empty, a directory as well. What this kernel does not have needs none. The
+    /// device `/dev/null` must be there by then.
     Mask {
         /// Inside.
         target: String,
@@ -222,6 +250,27 @@ pub enum MountStep {
         /// Inside.
         target: String,
     },
+}
+
+/// What there is on a session's own disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskDir {
+    /// The agent's HOME.
+    Home,
+    /// Its workspace, unless that is a directory of the host.
+    Workspace,
+}
+
+impl DiskDir {
+    /// Name in the root of the disk.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Home => "home",
+            Self::Workspace => "workspace",
+        }
+    }
 }
 
 /// Which file a path was when the plan was made.

@@ -16,6 +16,7 @@ pub mod runtime;
 pub mod shim;
 pub mod size;
 pub mod state;
+pub mod sys;
 pub mod viewer;
 
 pub use exit::{Exit, ExitReason};

@@ -1,7 +1,7 @@
 //! The shim's two sockets.
 //!
 //! **Start**: the shim's stdin is a SEQPACKET socket. The supervisor sends one [`ShimStart`] with two fds (the listening socket, the spawn's
-//! directory) and, if the plan says so, a third (the cgroup); the shim answers with [`ShimStarted`] messages until the program was executed or
+//! directory) and, as far as the plan says so, the cgroup and the mount of the session's disk, in this order; the shim answers with [`ShimStarted`] messages until the program was executed or
 //! could not be. [`ShimStarted::Born`] waits for an answer of one byte.
 //!
 //! **Service**: whoever is the supervisor connects to the listening socket. One connection at a time: a new one replaces the old with its first

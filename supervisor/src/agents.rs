@@ -82,6 +82,11 @@ pub(crate) fn command(
     Ok(AgentCommand { argv: manifest.command.iter().chain(args).cloned().collect(), manifest: Some(manifest) })
 }
 
+/// What is known of an agent; nothing, if it is a command of the user's.
+pub(crate) fn manifest(agent: &str) -> Option<AgentManifest> {
+    agent::manifests().ok()?.into_iter().find(|known| known.name == agent)
+}
+
 /// The programs that an agent needs, its own first, with the command that installs each.
 fn programs(manifest: &AgentManifest) -> impl Iterator<Item = (&String, &String)> {
     manifest.command.first().map(|program| (program, &manifest.install)).into_iter().chain(&manifest.requires)

@@ -26,8 +26,14 @@ pub(crate) enum Command {
     Run(RunOptions),
     /// Ask the running daemon to stop every session on this host.
     StopAll(StopAllOptions),
-    /// Check what this host can isolate.
+    /// Check what this host can isolate, and whether it does.
     Doctor(DoctorOptions),
+    /// Try to get out of the jail that this runs in; the self-test runs it.
+    #[command(name = crate::canary::COMMAND, hide = true)]
+    Canary {
+        /// What to try, as JSON.
+        aims: String,
+    },
 }
 
 #[derive(Debug, Clone, ClapArgs)]
@@ -138,6 +144,12 @@ pub(crate) struct DoctorOptions {
     /// Compare a running session of this host with what it was given, instead; needs --state-dir.
     #[arg(long, value_name = "ID", requires = "state_dir")]
     pub(crate) session: Option<SessionId>,
+    /// Only look what this host has, without trying it out in a jail.
+    #[arg(long)]
+    pub(crate) skip_canary: bool,
+    /// The agentapi-shim program; by default the one beside this program.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_SHIM")]
+    pub(crate) shim: Option<PathBuf>,
     /// A daemon's state directory: what agents told it of their versions is told here.
     #[arg(long, env = "AGENTAPI_SUPERVISOR_STATE_DIR")]
     pub(crate) state_dir: Option<PathBuf>,

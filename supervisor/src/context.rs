@@ -13,6 +13,7 @@ use crate::gateway::Gateway;
 use crate::host::{self, Ground};
 use crate::outbox::Outbox;
 use crate::private::Private;
+use crate::self_test::SelfTest;
 use crate::settings::Settings;
 use crate::shim_client::ReadBuffer;
 use crate::slots::Slots;
@@ -27,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) shim: PathBuf,
     pub(crate) settings: Settings,
     pub(crate) ground: Ground,
+    /// Whether the sandbox is known to hold.
+    pub(crate) self_test: SelfTest,
     pub(crate) cgroups: Cgroups,
     pub(crate) unsafe_no_jail: bool,
     pub(crate) exposure: Exposure,

@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentapi_shared::runtime::{Notice, OnEnd, TaskGroup, exit_with_parent, init_telemetry, notify_manager};
+use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -14,19 +15,28 @@ use crate::cgroup::Cgroups;
 use crate::config::RunOptions;
 use crate::context::{Context, Reaper};
 use crate::gateway::{Broker, Gateway, Orders, Place, Taken};
-use crate::host::Ground;
+use crate::host::{Ground, Isolation};
+use crate::launch::program;
 use crate::outbox::Outbox;
 use crate::private::Private;
 use crate::registry::Registry;
+use crate::self_test::{self, Bench, Limiting, SelfTest, Standing};
 use crate::session::blocking;
 use crate::shim_client::ReadBuffer;
 use crate::slots::Slots;
 use crate::uplink::LinkSender;
 use crate::versions::Versions;
-use crate::{chain, control, files, link, questions};
+use crate::{chain, control, files, link, plan, questions};
 
 /// Tasks have this long to end.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Work that blocks has this long beyond that. Making a disk or mending one may take longer: its program goes on without us, and the next supervisor
+/// finds the start cut off, as after a crash.
+const WORK_DRAIN: Duration = Duration::from_secs(1);
+
+/// A self-test without a result is done again after this long: often enough for a host that is starting, rare enough for one that stays like that.
+const SELF_TEST_AGAIN: Duration = Duration::from_secs(30);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +59,12 @@ pub(crate) enum DaemonError {
     /// A root directory that cannot be one.
     #[error("workspace root {0} must be an absolute path of a directory")]
     WorkspaceRoot(String),
+    /// Ids of sessions that are somebody else's.
+    #[error(transparent)]
+    Accounts(#[from] crate::accounts::AccountsError),
+    /// Our data where every session looks.
+    #[error("{0}")]
+    Shown(String),
     /// A directory for all sessions that holds what none may see.
     #[error("--read-only-path: {0}")]
     ReadOnlyPath(String),
@@ -89,17 +105,34 @@ fn start(options: &RunOptions) -> Result<(), DaemonError> {
     files::private_dir(&options.state_dir).map_err(setup("make the state directory"))?;
     let state_dir = options.state_dir.canonicalize().map_err(setup("find the state directory"))?;
     let _lock = lock(&state_dir)?;
+    files::remove_tried(&state_dir).map_err(setup("read the state directory"))?;
     // One thread: sessions are mostly idle, and a wake-up across threads costs more than the work.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(setup("start the runtime"))?;
-    runtime.block_on(serve(options, state_dir))
+    let ended = runtime.block_on(serve(options, state_dir));
+    runtime.shutdown_timeout(WORK_DRAIN);
+    ended
 }
 
 /// Two supervisors on one directory would adopt each other's shims.
-fn lock(state_dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, DaemonError> {
-    let file = std::fs::File::create(state_dir.join("lock"))
+/// A supervisor that was killed while it started a program leaves its lock to the child until that has executed: far less than this.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+#[expect(clippy::disallowed_methods, reason = "nothing else goes on yet, there is no runtime")]
+fn lock(state_dir: &Path) -> Result<Flock<std::fs::File>, DaemonError> {
+    let mut file = std::fs::File::create(state_dir.join("lock"))
         .map_err(|source| DaemonError::Setup { what: "make the lock file", source })?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|_| DaemonError::Locked)
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, _)) if Instant::now() < deadline => file,
+            Err(_) => return Err(DaemonError::Locked),
+        };
+        std::thread::sleep(LOCK_PAUSE);
+    }
 }
 
 async fn serve(options: &RunOptions, state_dir: PathBuf) -> Result<(), DaemonError> {
@@ -114,18 +147,24 @@ async fn serve(options: &RunOptions, state_dir: PathBuf) -> Result<(), DaemonErr
     let registry = Registry::new(Arc::clone(&context));
     // Before the sessions: those that live ask to be served.
     serve_egress(&context, options, orders).map_err(setup("find the egress gateway"))?;
-    let sessions = registry.restore().await.map_err(setup("read the sessions"))?;
-    context.gateway.settled().await;
+    let adoptions = registry.restore().await.map_err(setup("read the sessions"))?;
+    let sessions = registry.running();
+    settle_egress(&context, adoptions);
     sweep_groups(&context).await.map_err(setup("look for what a crash has left"))?;
     remove_leftovers(&context).map_err(setup("start a thread"))?;
+    // Before anybody can ask for a session. Those that run go on, whatever comes of it.
+    let sandbox = test_sandbox(&context).await;
     let control = control::listen(&context.state_dir).map_err(setup("make the control socket"))?;
     let tasks = context.tasks.clone();
     tasks.spawn("control", OnEnd::Shutdown, control::serve(Arc::clone(&registry), control));
+    if matches!(sandbox, Standing::Unclear(_)) {
+        tasks.spawn("self-test", OnEnd::Continue, test_again(Arc::clone(&context)));
+    }
     tasks.spawn("versions", OnEnd::Continue, questions::run(Arc::clone(&context)));
     tasks.spawn("link", OnEnd::Shutdown, link::run(registry, options.credential_file.clone().unwrap_or_default()));
     announce(sessions).map_err(setup("say that it is ready"))?;
     let degraded = crate::posture::words(&context.ground.missing);
-    info!(sessions, isolation = context.ground.isolation.as_str(), ?degraded, "supervisor ready");
+    info!(sessions, isolation = context.ground.isolation.as_str(), ?degraded, ?sandbox, "supervisor ready");
     let cancelled = tasks.cancelled();
     loop {
         tokio::select! {
@@ -156,6 +195,47 @@ async fn sweep_groups(context: &Context) -> io::Result<()> {
     .await
 }
 
+/// Finds out whether the sandbox holds. If it does not, sessions are refused, and this host says so wherever it is asked.
+async fn test_sandbox(context: &Arc<Context>) -> Standing {
+    let of = Arc::clone(context);
+    let test = move || {
+        let bench = Bench {
+            shim: &of.shim,
+            cgroups: &of.cgroups,
+            limiting: Limiting::Profile,
+            ground: &of.ground,
+            exposure: &of.exposure,
+            dir: of.state_dir.join("self-test"),
+        };
+        Ok(self_test::stand(&bench, &of.settings, &of.state_dir))
+    };
+    let standing = blocking(test).await.unwrap_or_else(|error| Standing::Unclear(error.to_string()));
+    match &standing {
+        Standing::Broken(what) => error!(what, "the sandbox did not hold in its self-test: sessions are refused"),
+        Standing::Unclear(why) => error!(why, "the self-test did not come to its end: sessions are refused"),
+        Standing::Untested | Standing::NoSandbox | Standing::Holds => {}
+    }
+    context.self_test.set(standing.clone());
+    standing
+}
+
+/// A host that was too busy, or short of something, may have it later. One whose sandbox is broken has to be looked at by somebody.
+async fn test_again(context: Arc<Context>) {
+    let cancelled = context.tasks.cancelled();
+    let again = async {
+        loop {
+            tokio::time::sleep(SELF_TEST_AGAIN).await;
+            if !matches!(test_sandbox(&context).await, Standing::Unclear(_)) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = cancelled.cancelled() => {}
+        () = again => {}
+    }
+}
+
 /// Beside everything else, and not waited for: the next start finds what this one did not come to.
 fn remove_leftovers(context: &Context) -> io::Result<()> {
     let state_dir = context.state_dir.clone();
@@ -170,9 +250,18 @@ fn remove_leftovers(context: &Context) -> io::Result<()> {
 fn build(options: &RunOptions, state_dir: PathBuf, gateway: Gateway) -> Result<Arc<Context>, DaemonError> {
     let settings = options.policy.settings()?;
     let cgroups = Cgroups::open(&state_dir);
-    let ground = Ground::probe(&cgroups, &settings);
-    if let Some((problem, remedy)) = &ground.problem {
+    let ground = Ground::probe(&cgroups, &settings, &state_dir);
+    if let (Some((problem, remedy)), Isolation::None) = (&ground.problem, ground.isolation) {
         warn!(problem, remedy, unsafe_no_jail = options.unsafe_no_jail, "this host cannot isolate sessions");
+    }
+    if let (Some(reason), Isolation::Root) = (&ground.no_disk, ground.isolation) {
+        warn!(
+            reason,
+            "no session can have a disk of its own: mend that, and restart the supervisor, which looks once, when it is started"
+        );
+    }
+    if ground.isolation == Isolation::Root {
+        crate::accounts::check(Path::new("/etc"))?;
     }
     let setup = |what| move |source| DaemonError::Setup { what, source };
     let shim = program(options.shim.as_deref(), "agentapi-shim").map_err(setup("find the shim"))?;
@@ -183,6 +272,11 @@ fn build(options: &RunOptions, state_dir: PathBuf, gateway: Gateway) -> Result<A
     }
     let key_files = settings.models.values().map(crate::settings::Model::key_file);
     let private = Private::new(&state_dir, options.credential_file.as_deref(), key_files);
+    if ground.isolation != Isolation::None
+        && let Some(reason) = plan::system_paths().find_map(|dir| private.reason_in_system(&dir))
+    {
+        return Err(DaemonError::Shown(reason));
+    }
     for path in &exposure.read_only_paths {
         let real = path.canonicalize().unwrap_or_else(|_| path.clone());
         if let Some(reason) = private.reason(&real) {
@@ -197,6 +291,7 @@ fn build(options: &RunOptions, state_dir: PathBuf, gateway: Gateway) -> Result<A
         shim,
         settings,
         ground,
+        self_test: SelfTest::default(),
         cgroups,
         unsafe_no_jail: options.unsafe_no_jail,
         exposure,
@@ -210,14 +305,6 @@ fn build(options: &RunOptions, state_dir: PathBuf, gateway: Gateway) -> Result<A
         slots: Slots::default(),
         tasks: TaskGroup::new(),
     }))
-}
-
-/// A program of ours: the one that was named, or the one beside this. Absolute, because it is run with another working directory.
-fn program(named: Option<&Path>, name: &str) -> io::Result<PathBuf> {
-    match named {
-        Some(path) => std::path::absolute(path),
-        None => Ok(std::env::current_exe()?.with_file_name(name)),
-    }
 }
 
 /// Starts the broker of the egress gateway.
@@ -239,6 +326,18 @@ fn serve_egress(context: &Arc<Context>, options: &RunOptions, orders: Orders) ->
     let broker = Broker::new(place, Box::new(sink));
     context.tasks.spawn("gateway", OnEnd::Shutdown, broker.run(orders, context.tasks.cancelled()));
     Ok(())
+}
+
+/// Tells the gateway that the sessions which asked are all there are, once every shim that lives has answered or ended. Until then it serves on what
+/// it finds itself serving.
+fn settle_egress(context: &Context, adoptions: tokio::task::JoinSet<()>) {
+    let (gateway, cancelled) = (context.gateway.clone(), context.tasks.cancelled());
+    context.tasks.spawn("adoptions", OnEnd::Continue, async move {
+        tokio::select! {
+            () = cancelled.cancelled() => {}
+            _ = adoptions.join_all() => gateway.settled().await,
+        }
+    });
 }
 
 /// For whoever started us: a line, and a word to the service manager.

@@ -1,21 +1,29 @@
 //! `doctor`: what this host can isolate, told to a person or a program, with the command that mends what it cannot.
 
+mod ids;
 mod layers;
+mod place;
 mod session;
+mod table;
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use agentapi_shared::link::AgentFacts;
+use nix::unistd::AccessFlags;
 use serde::Serialize;
 
 use self::layers::Layer;
+use self::place::Place;
 use crate::agents::{self, AgentError};
 use crate::cgroup::Cgroups;
 use crate::config::{DoctorOptions, Exposure};
 use crate::host::{self, Ground, Isolation};
+use crate::launch;
 use crate::posture;
-use crate::settings::SettingsError;
+use crate::self_test::{self, Bench, Limiting, Standing, Trial};
+use crate::settings::{Settings, SettingsError};
 use crate::versions::Versions;
 
 /// Version of the report.
@@ -35,6 +43,8 @@ struct Report {
     layers: Vec<Layer>,
     /// What is missing of it, of what sessions would use.
     degraded: Vec<String>,
+    /// Jails that were made to see whether they hold.
+    trials: Vec<Trial>,
     /// What else was looked at, agents among it.
     checks: Vec<Check>,
 }
@@ -47,8 +57,10 @@ enum Verdict {
     Ok,
     /// Sessions start, and say what they lack.
     Degraded,
-    /// None start; or a session is not as it was promised.
+    /// None start.
     Refused,
+    /// Something got out of a jail, or a session is not as it was promised.
+    Broken,
 }
 
 impl Verdict {
@@ -57,6 +69,7 @@ impl Verdict {
             Self::Ok => "ok",
             Self::Degraded => "degraded",
             Self::Refused => "refused",
+            Self::Broken => "broken",
         }
     }
 }
@@ -66,7 +79,7 @@ impl From<Verdict> for ExitCode {
         Self::from(match verdict {
             Verdict::Ok => 0,
             Verdict::Degraded => 1,
-            Verdict::Refused => 2,
+            Verdict::Refused | Verdict::Broken => 2,
         })
     }
 }
@@ -84,11 +97,11 @@ pub(crate) fn run(options: &DoctorOptions) -> ExitCode {
     let printed = match (options.session, &options.state_dir) {
         (Some(session), Some(state_dir)) => {
             let report = session::report(state_dir, session);
-            report.and_then(|report| report.print(options.json).map(|()| report.verdict()))
+            report.and_then(|report| report.print(options.json).map(|()| report.verdict))
         }
         _ => report(options)
             .map_err(io::Error::other)
-            .and_then(|report| print(&report, options.json).map(|()| report.verdict)),
+            .and_then(|report| table::print(&report, options.json).map(|()| report.verdict)),
     };
     match printed {
         Ok(verdict) => verdict.into(),
@@ -108,14 +121,72 @@ fn report(options: &DoctorOptions) -> Result<Report, SettingsError> {
     let settings = options.policy.settings()?;
     let groups_of = options.state_dir.clone().filter(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir);
     let cgroups = Cgroups::look(&groups_of);
-    let ground = Ground::probe(&cgroups, &settings);
+    // Where sessions are, if we may write there: file systems differ.
+    let writable = |dir: &PathBuf| nix::unistd::access(dir, AccessFlags::W_OK).is_ok();
+    let of = options.state_dir.as_ref().and_then(|dir| dir.canonicalize().ok()).filter(writable);
+    let below = of.unwrap_or_else(std::env::temp_dir);
+    let place = Place::make(&below);
+    let ground = Ground::probe(&cgroups, &settings, place.as_ref().map_or(&below, Place::path));
+    let trials = trials(options, &settings, &ground, &cgroups, place.as_ref());
     cgroups.close();
     let versions = options.state_dir.as_deref().map(Versions::read).unwrap_or_default();
     let facts = host::facts(&ground, &settings, &options.exposure, &versions);
-    let mut checks = Vec::new();
+    let layers = layers::of(&ground, &settings);
+    let ids = ids::check(ground.isolation);
+    let mut refused = ids.as_ref().is_some_and(|check| !check.ok);
+    let mut checks = ground_checks(&ground, &facts.kernel, ids);
+    checks.extend(layers.iter().filter(|layer| layer.missing.is_some()).map(layer_check));
+    checks.extend(trials.iter().map(trial_check));
+    checks.extend(facts.agents.into_iter().map(|agent| agent_check(agent, &options.exposure)));
+    let missing = layers::used(&ground, &settings);
+    let standing = if trials.is_empty() { Standing::NoSandbox } else { Standing::of(&trials) };
+    refused |= posture::require(missing.clone(), &settings.allow_degraded).is_err() || standing.refusal().is_some();
+    let verdict = match (ground.isolation, missing.is_empty()) {
+        _ if matches!(standing, Standing::Broken(_)) => Verdict::Broken,
+        (Isolation::None, _) => Verdict::Refused,
+        _ if refused => Verdict::Refused,
+        (_, false) => Verdict::Degraded,
+        (_, true) => Verdict::Ok,
+    };
+    let (mode, degraded) = (ground.isolation.as_str(), posture::words(&missing));
+    Ok(Report {
+        schema: SCHEMA,
+        kernel: facts.kernel,
+        mode,
+        isolation: mode,
+        verdict,
+        layers,
+        degraded,
+        trials,
+        checks,
+    })
+}
+
+/// Tries the sandbox out, beside a daemon that may run.
+fn trials(
+    options: &DoctorOptions,
+    settings: &Settings,
+    ground: &Ground,
+    cgroups: &Cgroups,
+    place: Result<&Place, &io::Error>,
+) -> Vec<Trial> {
+    if options.skip_canary || ground.isolation == Isolation::None {
+        return Vec::new();
+    }
+    let place = match place {
+        Ok(place) => place,
+        Err(error) => return vec![Trial::not_made(format!("no directory for the self-test can be made: {error}"))],
+    };
+    let shim = launch::program(options.shim.as_deref(), "agentapi-shim").unwrap_or_default();
+    let dir = place.path().join("self-test");
+    let (shim, limiting, exposure) = (shim.as_path(), Limiting::IfGiven, &options.exposure);
+    self_test::try_all(&Bench { shim, cgroups, limiting, ground, exposure, dir }, settings)
+}
+
+fn ground_checks(ground: &Ground, kernel: &str, ids: Option<Check>) -> Vec<Check> {
     let (problem, fix) = ground.problem.clone().map_or((None, None), |(problem, fix)| (Some(problem), Some(fix)));
     let detail = problem.unwrap_or_else(|| "made and entered".to_owned());
-    checks.push(Check { name: "user, mount and pid namespaces".to_owned(), ok: fix.is_none(), detail, fix });
+    let namespaces = Check { name: "user, mount and pid namespaces".to_owned(), ok: fix.is_none(), detail, fix };
     let (ok, detail, fix) = match ground.isolation {
         Isolation::Root => (true, "every session has host ids of its own".to_owned(), None),
         Isolation::User => {
@@ -124,32 +195,24 @@ fn report(options: &DoctorOptions) -> Result<Report, SettingsError> {
         }
         Isolation::None => (false, "sessions cannot be separated".to_owned(), None),
     };
-    checks.push(Check { name: "ids of their own".to_owned(), ok, detail, fix });
-    checks.push(kernel_check(&facts.kernel));
-    let layers = layers::of(&ground, &settings);
-    checks.extend(layers.iter().filter(|layer| layer.missing.is_some()).map(layer_check));
-    checks.extend(facts.agents.into_iter().map(|agent| agent_check(agent, &options.exposure)));
-    let missing = layers::used(&ground, &settings);
-    let verdict = match (ground.isolation, missing.is_empty()) {
-        _ if posture::require(missing.clone(), &settings.allow_degraded).is_err() => Verdict::Refused,
-        (Isolation::None, _) => Verdict::Refused,
-        (_, false) => Verdict::Degraded,
-        (_, true) => Verdict::Ok,
-    };
-    let (mode, degraded) = (ground.isolation.as_str(), posture::words(&missing));
-    Ok(Report { schema: SCHEMA, kernel: facts.kernel, mode, isolation: mode, verdict, layers, degraded, checks })
+    let own = Check { name: "ids of their own".to_owned(), ok, detail, fix };
+    [namespaces, own].into_iter().chain(ids).chain([kernel_check(kernel)]).collect()
+}
+
+/// What came of trying, for those who read checks only.
+fn trial_check(trial: &Trial) -> Check {
+    let ok = Standing::of(std::slice::from_ref(trial)) == Standing::Holds;
+    let fix = "agentapi-supervisor doctor --json shows every attempt; shim.log and the kernel's log may say more";
+    Check { name: "sandbox: self-test".to_owned(), ok, detail: trial.summary(), fix: (!ok).then(|| fix.to_owned()) }
 }
 
 /// A layer that is not there as a whole, for those who read checks only.
 fn layer_check(layer: &Layer) -> Check {
-    let allow = || {
-        format!("allow sessions without it: allow_degraded = [\"{}\"]", layer.missing.as_deref().unwrap_or_default())
-    };
     Check {
         name: format!("sandbox: {}", layer.name),
         ok: !layer.required,
         detail: layer.evidence.clone(),
-        fix: layer.required.then(allow),
+        fix: layer.remedy.clone().filter(|_| layer.required),
     }
 }
 
@@ -170,26 +233,4 @@ fn kernel_check(release: &str) -> Check {
     let ok = host::kernel_version(release) >= host::IDMAP_KERNEL;
     let fix = (!ok).then(|| "upgrade to Linux 5.12 or later".to_owned());
     Check { name: "kernel".to_owned(), ok, detail: release.to_owned(), fix }
-}
-
-fn print(report: &Report, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        return writeln!(out, "{}", serde_json::to_string_pretty(report)?);
-    }
-    writeln!(out, "{:<12} {:<10} {:<9} {:<9} FOUND", "LAYER", "AVAILABLE", "ENFORCED", "REQUIRED")?;
-    let word = |is: bool| if is { "yes" } else { "no" };
-    for layer in &report.layers {
-        let (available, enforced, required) = (word(layer.available), word(layer.enforced), word(layer.required));
-        writeln!(out, "{:<12} {available:<10} {enforced:<9} {required:<9} {}", layer.name, layer.evidence)?;
-    }
-    writeln!(out)?;
-    for check in &report.checks {
-        writeln!(out, "{}  {:<34} {}", if check.ok { "ok" } else { "--" }, check.name, check.detail)?;
-        if let Some(fix) = &check.fix {
-            writeln!(out, "      {fix}")?;
-        }
-    }
-    let degraded = if report.degraded.is_empty() { "nothing".to_owned() } else { report.degraded.join(", ") };
-    writeln!(out, "isolation: {}; missing: {degraded}; verdict: {}", report.isolation, report.verdict.as_str())
 }

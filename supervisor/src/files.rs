@@ -6,17 +6,25 @@
 //! STATE/versions.json              what agents said of their versions
 //! STATE/gateway/                   the egress gateway's sockets and log
 //! STATE/probe/                     an agent that is being asked
+//! STATE/self-test/                 the self-test's jail, while it runs
+//! STATE/self-test.json             what the sandbox has held for
+//! STATE/agentapi-doctor-X/         the same of a doctor, while it runs
+//! STATE/.disk-probe-PID            a disk that is being tried out
 //! STATE/sessions/ID/session.json   what the session is
 //!                   env.json       the values of its environment (secret)
-//!                   home/ workspace/
-//!                   spawns/N/      spawn.json, shim.sock, shim.log, journal/, exit.json, final.json, final.keyframe
+//!                   disk.img       the session's disk, with its HOME and workspace
+//!                   home/ workspace/   the same, of a session without a disk
+//!                   spawns/N/      spawn.json, jail.json, shim.sock, shim.log, journal/, exit.json, final.json, final.keyframe
 //! ```
+
+mod storage;
+mod tried;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use agentapi_shared::api::{Posture, Workspace};
@@ -31,10 +39,16 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tracing::warn;
 
+pub(crate) use self::storage::Storage;
+pub(crate) use self::tried::{DISK_PROBE_PREFIX, DOCTOR_PREFIX, remove_tried};
 use crate::removal::remove_tree;
+use crate::sandbox::Listener;
 
 /// A record is never longer: the longest is a last screen, with 10,000 rows of scrollback twice.
 const RECORD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// In the spawn's directory: see [`SpawnFiles::write_promise`].
+const PROMISE_FILE: &str = "jail.json";
 
 /// `session.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,15 +96,6 @@ pub(crate) struct SpawnEgress {
     pub(crate) listeners: Vec<Listener>,
 }
 
-/// One listener of a jail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Listener {
-    /// Inside.
-    pub(crate) port: u16,
-    /// Name of the model provider; none: the proxy.
-    pub(crate) model: Option<String>,
-}
-
 /// The directory of one session.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionFiles(PathBuf);
@@ -109,9 +114,14 @@ impl SessionFiles {
         Self(state_dir.join("probe"))
     }
 
-    /// Makes the directories of a new session.
+    /// Any other directory that is like a session's.
+    pub(crate) fn at(dir: PathBuf) -> Self {
+        Self(dir)
+    }
+
+    /// Makes the directories of a new session, apart from those of its agent.
     pub(crate) fn create(&self) -> io::Result<()> {
-        for dir in [self.0.clone(), self.home(), self.workspace(), self.0.join("spawns")] {
+        for dir in [self.0.clone(), self.0.join("spawns")] {
             private_dir(&dir)?;
         }
         Ok(())
@@ -129,11 +139,6 @@ impl SessionFiles {
         let record: SessionRecord = read_json(&self.0.join("session.json"))?;
         // Ids beyond the last slot are other users'.
         if record.slot < SLOTS_MAX { Ok(record) } else { Err(io::ErrorKind::InvalidData.into()) }
-    }
-
-    /// Who owns HOME on the host.
-    pub(crate) fn home_owner(&self) -> io::Result<u32> {
-        Ok(fs::symlink_metadata(self.home())?.uid())
     }
 
     /// Whether a shim of any spawn lives.
@@ -175,6 +180,21 @@ impl SessionFiles {
             entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         numbers.sort_unstable();
         Ok(numbers)
+    }
+
+    /// Whether no spawn of it was ever recorded: a start that a crash has cut off before anything ran.
+    pub(crate) fn never_ran(&self) -> io::Result<bool> {
+        for number in self.spawns()? {
+            if self.spawn(number).0.join("spawn.json").try_exists()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether not even the session was recorded.
+    pub(crate) fn is_unborn(&self) -> io::Result<bool> {
+        Ok(!self.0.join("session.json").try_exists()? && self.never_ran()?)
     }
 
     /// Removes everything. Renamed first, so that a crash in between leaves nothing that looks like a session.
@@ -233,6 +253,16 @@ impl SpawnFiles {
 
     pub(crate) fn write_record(&self, record: &SpawnRecord) -> io::Result<()> {
         write_json(&self.0.join("spawn.json"), record)
+    }
+
+    /// What a jail was made from, for whoever compares: gone with the machine's next start, like the jail, so nobody waits for the disk.
+    pub(crate) fn write_promise<T: Serialize>(&self, promise: &T) -> io::Result<()> {
+        let bytes = serde_json::to_vec(promise)?;
+        File::options().write(true).create_new(true).mode(0o600).open(self.0.join(PROMISE_FILE))?.write_all(&bytes)
+    }
+
+    pub(crate) fn promise<T: DeserializeOwned>(&self) -> io::Result<T> {
+        read_json(&self.0.join(PROMISE_FILE))
     }
 
     /// How it ended; none while it lives or if its shim was killed.

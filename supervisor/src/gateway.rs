@@ -1,7 +1,7 @@
 //! The broker of the egress gateway: keeps one running, hands it the listeners and policies of sessions, and takes what it has decided.
 //!
 //! The gateway is a process of its own that outlives this one, as shims do. At the start a living one is found by its socket; one of another
-//! release is replaced: a new one is started, gets every session, and the old one retires, which cuts no tunnel. One that died is started again.
+//! program or configuration is replaced: a new one is started, gets every session, and the old one retires, which cuts no tunnel. One that died is started again.
 //! A connection that ended is made again first, because a gateway may live on without one. A session that could not be served is tried again until
 //! it is. Decisions are acknowledged when they are in the outbox, so none that was sent is lost to a crash of the supervisor.
 
@@ -25,7 +25,7 @@ mod socket;
 mod tests;
 
 pub(crate) use broker::Broker;
-pub(crate) use environment::{environment, ports};
+pub(crate) use environment::{environment, listeners as listeners_for};
 pub(crate) use place::Place;
 
 /// Orders that wait. Overflow: the session that gives one waits.
@@ -121,7 +121,7 @@ impl Gateway {
         let _sent = self.0.send(Order::Release { session, spawn }).await;
     }
 
-    /// Every session that lives has asked to be served: what a gateway of before serves beyond these is over.
+    /// Every session that lives has asked to be served, also those whose shim was slow: what a gateway of before serves beyond these is over.
     pub(crate) async fn settled(&self) {
         let _sent = self.0.send(Order::Settled).await;
     }

@@ -4,6 +4,7 @@ pub(crate) mod landlock;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use agentapi_shared::api::Limits;
@@ -14,6 +15,7 @@ use nix::unistd::geteuid;
 use crate::agents;
 use crate::cgroup::{Cgroups, Control};
 use crate::config::Exposure;
+use crate::disk;
 use crate::posture::{self, LANDLOCK_ABI_WHOLE, Missing};
 use crate::settings::Settings;
 use crate::sys;
@@ -45,6 +47,15 @@ impl Isolation {
     }
 }
 
+/// What ids are inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// Others than on the host, by a user namespace.
+    Mapped,
+    /// The host's own: those of the session's block, as they are.
+    OfHost,
+}
+
 /// What sessions can be built on here.
 #[derive(Debug, Clone)]
 pub(crate) struct Ground {
@@ -57,11 +68,13 @@ pub(crate) struct Ground {
     pub(crate) control: Control,
     /// The kernel's Landlock ABI; 0: it has none.
     pub(crate) landlock_abi: u32,
+    /// Why sessions cannot have a disk of their own; none: they can.
+    pub(crate) no_disk: Option<String>,
 }
 
 impl Ground {
-    /// Tries everything out.
-    pub(crate) fn probe(cgroups: &Cgroups, settings: &Settings) -> Self {
+    /// Tries everything out, with disks below a directory.
+    pub(crate) fn probe(cgroups: &Cgroups, settings: &Settings, disks: &Path) -> Self {
         let root = geteuid().is_root();
         let mut missing = BTreeSet::new();
         // Without filters nothing is started at all: sockets to the hypervisor and other terminals would be open.
@@ -91,14 +104,23 @@ impl Ground {
             Control::V2 { memory: true, pids: true, cpu: true, .. } => false,
             Control::V2 { .. } => missing.insert(Missing::Cgroup),
         };
-        missing.insert(Missing::DiskQuota);
-        if root && kernel_version(&kernel()) < IDMAP_KERNEL {
-            missing.insert(Missing::IdMap);
+        let no_disk = match isolation {
+            Isolation::Root => disk::probe(disks).err().map(|error| crate::chain(&error)),
+            Isolation::User => Some("an ordinary user cannot mount file systems".to_owned()),
+            Isolation::None => Some("there are no sessions to give disks to".to_owned()),
+        };
+        if no_disk.is_some() {
+            missing.insert(Missing::DiskQuota);
         }
         if !root {
             missing.insert(Missing::OneUid);
         }
-        Self { isolation, problem: namespaces.err(), missing, control, landlock_abi }
+        Self { isolation, problem: namespaces.err(), missing, control, landlock_abi, no_disk }
+    }
+
+    /// What the ids of sessions are.
+    pub(crate) fn ids(&self) -> Ids {
+        if self.missing.contains(&Missing::UserNamespaces) { Ids::OfHost } else { Ids::Mapped }
     }
 
     /// Version of Landlock for plans; none where there is none.

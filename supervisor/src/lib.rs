@@ -4,27 +4,35 @@
 //! It can be killed at any time: shims go on alone, and the next supervisor finds them by their sockets. It owns what *is* on this host; what is
 //! *wanted* is the control plane's.
 
+mod abort;
+mod accounts;
 mod agents;
+mod canary;
 mod cgroup;
 mod config;
 mod context;
 mod control;
 mod daemon;
+mod disk;
 mod doctor;
 mod files;
 mod gateway;
 mod host;
+mod idmap;
 mod launch;
 mod link;
 mod outbox;
 mod plan;
 mod posture;
 mod private;
+mod proc;
 mod profiles;
+mod promise;
 mod questions;
 mod registry;
 mod removal;
 mod sandbox;
+mod self_test;
 mod session;
 mod settings;
 mod settle;
@@ -51,5 +59,6 @@ pub fn run(args: Args) -> ExitCode {
         Command::Run(options) => daemon::run(&options),
         Command::StopAll(options) => control::stop_all(&options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Canary { aims } => canary::run(&aims),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! While there is no control plane nothing here matters to the sessions: they run, and the outbox keeps what must not be lost.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use tracing::{debug, info, warn};
 use crate::chain;
 use crate::context::Context;
 use crate::registry::Registry;
+use crate::session::blocking;
 use crate::streams::Server;
 use crate::uplink::Socket;
 
@@ -118,13 +120,15 @@ async fn serve(registry: &Arc<Registry>, credential_file: &Path) -> Result<LinkE
     let context = registry.context();
     let socket = connect(credential_file).await?;
     let (sink, mut stream) = socket.split();
+    let known_ends = registry.known_ends().await;
+    // From here to the hello nobody else gets to run: it is the first message, and no change is missing in it.
     context.link.attach(sink).await;
     let changes = context.versions.changes();
     let hello = HostHello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         facts: context.facts(),
-        inventory: registry.inventory(),
+        inventory: registry.inventory(&known_ends),
     };
     context.link.send(&HostMessage::Hello(Box::new(hello))).await;
     match next(&mut stream, &mut Instant::now()).await? {
@@ -137,6 +141,7 @@ async fn serve(registry: &Arc<Registry>, credential_file: &Path) -> Result<LinkE
     tokio::select! {
         error = read(registry, &mut stream) => Ok(error),
         () = send_outbox(context) => Ok(LinkError::Closed),
+        () = shrink_outbox(context) => Ok(LinkError::Closed),
         () = send_facts(context, changes) => Ok(LinkError::Closed),
         () = ping(context) => Ok(LinkError::Closed),
     }
@@ -242,22 +247,19 @@ async fn obey(registry: &Arc<Registry>, message: PlaneMessage) -> Result<(), Lin
                 let _sent = shim.send(&ShimRequest::Unwatch { stream }).await;
             }
         }
-        PlaneMessage::OutboxAck { seq } => {
-            if let Err(error) = context.outbox.acknowledged(seq) {
-                warn!(error = chain(&error), "acknowledged outbox items could not be removed; they will be sent again");
-            }
-        }
+        PlaneMessage::OutboxAck { seq } => context.outbox.stored_up_to(seq),
         PlaneMessage::Welcome { .. } => return Err(LinkError::Malformed),
     }
     Ok(())
 }
 
 /// Sends the outbox from its beginning, and what is added; it is emptied by acknowledgements.
-async fn send_outbox(context: &Context) {
+async fn send_outbox(context: &Arc<Context>) {
     let mut newest = context.outbox.newest();
     let mut sent = 0;
     loop {
-        match context.outbox.after(sent) {
+        let reading = Arc::clone(context);
+        match blocking(move || reading.outbox.after(sent).map_err(io::Error::other)).await {
             Ok(items) if !items.is_empty() => {
                 for (seq, item) in items {
                     context.link.send(&HostMessage::Outbox { seq, item }).await;
@@ -272,6 +274,19 @@ async fn send_outbox(context: &Context) {
         if newest.wait_for(|newest| *newest > wanted).await.is_err() {
             return;
         }
+    }
+}
+
+/// Removes from the outbox what is stored: beside the link, which others type through, and all that came meanwhile with one sync of the disk.
+async fn shrink_outbox(context: &Arc<Context>) {
+    let mut stored = context.outbox.stored();
+    let mut removed = 0;
+    while let Ok(seq) = stored.wait_for(|stored| *stored > removed).await.map(|seq| *seq) {
+        let removing = Arc::clone(context);
+        if let Err(error) = blocking(move || removing.outbox.acknowledged(seq).map_err(io::Error::other)).await {
+            warn!(error = chain(&error), "acknowledged outbox items could not be removed; they will be sent again");
+        }
+        removed = seq;
     }
 }
 

@@ -1,22 +1,19 @@
 //! What must reach the control plane even if everything here is killed first: ends of spawns and audit entries, in order.
 //!
 //! An item is on disk before anything is told of it, and stays until the control plane has acknowledged it. The end of a spawn is accepted once:
-//! noting it again after a restart changes nothing.
+//! noting it again after a restart changes nothing. Only decisions of the egress gateway are bounded: see `decisions`.
+
+mod decisions;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use agentapi_shared::SessionId;
 use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::link::{OutboxItem, SpawnReport};
-use agentapi_shared::{EventId, SessionId};
 use rusqlite::{Connection, OptionalExtension, params};
-use time::OffsetDateTime;
 use tokio::sync::watch;
-
-/// Items that wait, beyond which decisions of the egress gateway are no longer taken in: a control plane may be away for days, and the disk is finite.
-/// Overflow: the new decision is dropped and counted; the count is an item of its own once there is room.
-const DECISIONS_KEPT_MAX: i64 = 100_000;
 
 /// Items sent in one go; more follow as they are acknowledged.
 const BATCH: u32 = 256;
@@ -37,8 +34,10 @@ pub(crate) enum OutboxError {
 pub(crate) struct Outbox {
     database: Mutex<Connection>,
     newest: watch::Sender<u64>,
-    /// Decisions that were not kept, and of which nobody was told yet.
-    dropped: AtomicU64,
+    /// Up to which number the control plane has everything.
+    stored: watch::Sender<u64>,
+    /// Number of the newest item that may have been sent; changed under the lock. Nothing up to it is changed any more.
+    handed_out: AtomicU64,
 }
 
 impl Outbox {
@@ -51,11 +50,13 @@ impl Outbox {
             "CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS ended (session TEXT NOT NULL, spawn INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (session, spawn));",
         )?;
-        let newest: i64 = database.query_row("SELECT coalesce(max(seq), 0) FROM outbox", [], |row| row.get(0))?;
+        decisions::prepare(&database)?;
+        let newest = newest(&database)?;
         Ok(Self {
             database: Mutex::new(database),
-            newest: watch::Sender::new(newest.unsigned_abs()),
-            dropped: AtomicU64::new(0),
+            newest: watch::Sender::new(newest),
+            stored: watch::Sender::new(0),
+            handed_out: AtomicU64::new(newest),
         })
     }
 
@@ -89,7 +90,7 @@ impl Outbox {
             .execute("INSERT INTO ended (session, spawn, seq) VALUES (?1, ?2, ?3)", params![session, spawn, seq])?;
         transaction.commit()?;
         drop(database);
-        self.newest.send_replace(seq.unsigned_abs());
+        self.grown_to(seq.unsigned_abs());
         Ok(())
     }
 
@@ -100,44 +101,41 @@ impl Outbox {
         database.execute("INSERT INTO outbox (item) VALUES (?1)", [text])?;
         let seq = database.last_insert_rowid();
         drop(database);
-        self.newest.send_replace(seq.unsigned_abs());
+        self.grown_to(seq.unsigned_abs());
         Ok(())
     }
 
     /// Notes what the egress gateway has decided, all of it with one sync of the disk, and how many decisions it had to drop.
     pub(crate) fn egress(&self, decisions: Vec<EgressDecision>, dropped: u64) -> Result<(), OutboxError> {
+        self.keep(decisions, dropped, decisions::KEPT_MAX)
+    }
+
+    fn keep(&self, decisions: Vec<EgressDecision>, dropped: u64, most: i64) -> Result<(), OutboxError> {
         let mut database = self.lock();
-        // Changed under the lock alone, and only with what is stored: whoever fails comes again with the same count.
-        let dropped = self.dropped.load(Ordering::Relaxed) + dropped;
         let transaction = database.transaction()?;
-        // Numbers are given in order, so their distance is how many there are at most.
-        let kept: i64 =
-            transaction.query_row("SELECT coalesce(max(seq) - min(seq), 0) FROM outbox", [], |row| row.get(0))?;
-        if kept >= DECISIONS_KEPT_MAX {
-            self.dropped.store(dropped + decisions.len() as u64, Ordering::Relaxed);
-            return Ok(());
+        let handed_out = self.handed_out.load(Ordering::Relaxed).cast_signed();
+        for decision in decisions {
+            decisions::keep(&transaction, decision, handed_out)?;
         }
-        let count = (dropped > 0).then(|| OutboxItem::Audit {
-            id: EventId::generate(),
-            at: OffsetDateTime::now_utc(),
-            session: None,
-            action: "egress.decisions_dropped".to_owned(),
-            detail: serde_json::json!({ "count": dropped }),
-        });
-        let mut seq = 0;
-        for item in decisions.into_iter().map(OutboxItem::Egress).chain(count) {
-            transaction.execute("INSERT INTO outbox (item) VALUES (?1)", [serde_json::to_string(&item)?])?;
-            seq = transaction.last_insert_rowid();
+        decisions::forget_ids(&transaction)?;
+        decisions::count_dropped(&transaction, None, dropped)?;
+        if decisions::make_room(&transaction, most)? {
+            decisions::tell_dropped(&transaction)?;
         }
+        let newest = newest(&transaction)?;
         transaction.commit()?;
-        self.dropped.store(0, Ordering::Relaxed);
         drop(database);
+        self.grown_to(newest);
+        Ok(())
+    }
+
+    /// Without the lock, so whoever was faster may have told of a newer one already.
+    fn grown_to(&self, seq: u64) {
         self.newest.send_if_modified(|newest| {
-            let grown = seq.unsigned_abs() > *newest;
-            *newest = (*newest).max(seq.unsigned_abs());
+            let grown = seq > *newest;
+            *newest = (*newest).max(seq);
             grown
         });
-        Ok(())
     }
 
     /// Items after `seq`, oldest first, a batch of them.
@@ -147,16 +145,40 @@ impl Outbox {
         let rows = query.query_map(params![seq.cast_signed(), BATCH], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
         })?;
-        rows.map(|row| {
-            let (seq, item) = row?;
-            Ok((seq.unsigned_abs(), serde_json::from_str(&item)?))
-        })
-        .collect()
+        let items: Result<Vec<(u64, OutboxItem)>, OutboxError> = rows
+            .map(|row| {
+                let (seq, item) = row?;
+                Ok((seq.unsigned_abs(), serde_json::from_str(&item)?))
+            })
+            .collect();
+        if let Some((last, _)) = items.as_ref().ok().and_then(|items| items.last()) {
+            self.handed_out.fetch_max(*last, Ordering::Relaxed);
+        }
+        items
+    }
+
+    /// The control plane has everything up to this number. It is removed by whoever follows [`Outbox::stored`].
+    pub(crate) fn stored_up_to(&self, seq: u64) {
+        self.stored.send_if_modified(|stored| std::mem::replace(stored, seq.max(*stored)) < seq);
+    }
+
+    /// Up to which number the control plane has everything.
+    pub(crate) fn stored(&self) -> watch::Receiver<u64> {
+        self.stored.subscribe()
     }
 
     /// Forgets what is stored elsewhere now.
     pub(crate) fn acknowledged(&self, seq: u64) -> Result<(), OutboxError> {
-        self.lock().execute("DELETE FROM outbox WHERE seq <= ?1", [seq.cast_signed()])?;
+        let mut database = self.lock();
+        let transaction = database.transaction()?;
+        transaction.prepare_cached("DELETE FROM outbox WHERE seq <= ?1")?.execute([seq.cast_signed()])?;
+        decisions::forget(&transaction, seq.cast_signed())?;
+        // Somebody takes items, so there is room for the counts.
+        decisions::tell_dropped(&transaction)?;
+        let newest = newest(&transaction)?;
+        transaction.commit()?;
+        drop(database);
+        self.grown_to(newest);
         Ok(())
     }
 
@@ -168,11 +190,20 @@ impl Outbox {
         Ok(found.is_some())
     }
 
-    /// Forgets that the session's spawns ended; ends that are still on their way stay.
+    /// Forgets that the session's spawns ended, and what it connected to; ends that are still on their way stay.
     pub(crate) fn purged(&self, session: SessionId) -> Result<(), OutboxError> {
-        self.lock().execute("DELETE FROM ended WHERE session = ?1", [session.to_string()])?;
-        Ok(())
+        let mut database = self.lock();
+        let transaction = database.transaction()?;
+        transaction.execute("DELETE FROM ended WHERE session = ?1", [session.to_string()])?;
+        decisions::purge(&transaction, session)?;
+        Ok(transaction.commit()?)
     }
+}
+
+/// Number of the newest item that waits; 0 if none does.
+fn newest(database: &Connection) -> rusqlite::Result<u64> {
+    let newest: i64 = database.query_row("SELECT coalesce(max(seq), 0) FROM outbox", [], |row| row.get(0))?;
+    Ok(newest.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -219,42 +250,6 @@ mod tests {
         outbox.acknowledged(2).unwrap();
         outbox.ended(&report(a, 2)).unwrap();
         assert_eq!(outbox.after(0).unwrap().first().map(|(seq, _)| *seq), Some(3));
-        std::fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn decisions_are_kept_until_there_are_too_many_and_the_rest_is_counted() {
-        let path = std::env::temp_dir().join(format!("agentapi-outbox-{}.db", SessionId::generate()));
-        let decision = EgressDecision {
-            id: EventId::generate(),
-            session: SessionId::generate(),
-            spawn: 1,
-            at: OffsetDateTime::UNIX_EPOCH,
-            host: "example.com".to_owned(),
-            port: 443,
-            address: None,
-            verdict: agentapi_shared::egress::EgressVerdict::Denied,
-            rule: "no_rule".to_owned(),
-            bytes_up: 0,
-            bytes_down: 0,
-            duration_ms: 0,
-        };
-        let outbox = Outbox::open(&path).unwrap();
-        outbox.egress(vec![decision.clone(), decision.clone()], 0).unwrap();
-        let items = outbox.after(0).unwrap();
-        assert!(
-            matches!(&items[..], [(1, OutboxItem::Egress(first)), (2, OutboxItem::Egress(_))] if *first == decision)
-        );
-        assert_eq!(*outbox.newest().borrow(), 2);
-        // As if there were many.
-        outbox.lock().execute("UPDATE outbox SET seq = seq + ?1 WHERE seq = 2", [DECISIONS_KEPT_MAX]).unwrap();
-        outbox.egress(vec![decision.clone()], 4).unwrap();
-        assert_eq!(outbox.after(0).unwrap().len(), 2);
-        outbox.acknowledged(1).unwrap();
-        outbox.egress(vec![decision], 0).unwrap();
-        let items = outbox.after(2).unwrap();
-        assert_eq!(items.len(), 3);
-        assert!(matches!(&items[2].1, OutboxItem::Audit { detail, .. } if detail["count"] == 5), "{items:?}");
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use agentapi_shared::api::NetworkMode;
 use agentapi_shared::jail::{
-    CgroupStep, ExecStep, FilterStep, HOME, HOSTNAME, JailMode, JailPlan, LandlockStep, Namespace, Rlimit,
+    CgroupStep, DiskDir, ExecStep, FilterStep, HOME, HOSTNAME, JailMode, JailPlan, LandlockStep, Namespace, Rlimit,
     RlimitResource, SHIM_ID, SLOT_UID_BASE, SLOT_UIDS, SLOTS_MAX, ShimStep, WORKSPACE,
 };
 
 use crate::config::Exposure;
-use crate::host::Isolation;
+use crate::host::{Ids, Isolation};
 use crate::sandbox::Sandbox;
 use crate::workspace::HostDir;
 
@@ -19,6 +19,7 @@ mod root;
 mod tests;
 
 pub(crate) use environment::{program_dirs, visible};
+pub(crate) use root::system_paths;
 
 /// Open files of a process: what language servers and file watchers of large projects need.
 const NOFILE: u64 = 8192;
@@ -34,6 +35,7 @@ const OOM_SCORE_ADJ: u16 = 500;
 #[derive(Debug)]
 pub(crate) struct PlanInput<'a> {
     pub(crate) isolation: Isolation,
+    pub(crate) ids: Ids,
     pub(crate) sandbox: &'a Sandbox,
     /// How programs find the egress gateway.
     pub(crate) egress_env: &'a [(String, String)],
@@ -43,13 +45,32 @@ pub(crate) struct PlanInput<'a> {
     pub(crate) cgroup: CgroupStep,
     pub(crate) exposure: &'a Exposure,
     pub(crate) slot: u32,
-    pub(crate) home: &'a HostDir,
-    pub(crate) workspace: &'a HostDir,
+    pub(crate) home: Source<'a>,
+    pub(crate) workspace: Source<'a>,
     /// Whether the workspace is a directory of the host and not of the session.
     pub(crate) foreign_workspace: bool,
     pub(crate) argv: Vec<String>,
     pub(crate) agent_env: &'a BTreeMap<String, String>,
     pub(crate) session_env: &'a BTreeMap<String, String>,
+}
+
+/// Where a directory of a session is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// On the host.
+    Host(&'a HostDir),
+    /// On the session's own disk, which only a jail can have.
+    Disk(DiskDir),
+}
+
+impl Source<'_> {
+    /// Its path for a program that is in no jail.
+    fn bare_path(self) -> String {
+        match self {
+            Self::Host(dir) => dir.path.display().to_string(),
+            Self::Disk(dir) => dir.name().to_owned(),
+        }
+    }
 }
 
 /// Why there is no plan.
@@ -81,10 +102,10 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<JailPlan, PlanError> {
     };
     Ok(JailPlan {
         mode,
-        namespaces: namespaces(sandbox.network),
+        namespaces: namespaces(sandbox.network, input.ids),
         cgroup: input.cgroup,
         hostname: Some(HOSTNAME.to_owned()),
-        listeners: if sandbox.network == NetworkMode::Filtered { sandbox.listeners.clone() } else { Vec::new() },
+        listeners: sandbox.ports(),
         mounts: root::steps(&input, mode)?,
         rlimits: rlimits(sandbox.limits.pids),
         oom_score_adj: Some(OOM_SCORE_ADJ),
@@ -97,7 +118,7 @@ pub(crate) fn plan(input: PlanInput<'_>) -> Result<JailPlan, PlanError> {
 
 /// No jail at all, by the operator's word.
 fn unjailed(input: PlanInput<'_>) -> JailPlan {
-    let home = input.home.path.display().to_string();
+    let home = input.home.bare_path();
     JailPlan {
         mode: JailMode::None,
         namespaces: Vec::new(),
@@ -113,14 +134,17 @@ fn unjailed(input: PlanInput<'_>) -> JailPlan {
         exec: ExecStep {
             env: environment::environment(&input, &home),
             argv: input.argv,
-            cwd: input.workspace.path.display().to_string(),
+            cwd: input.workspace.bare_path(),
         },
     }
 }
 
-fn namespaces(network: NetworkMode) -> Vec<Namespace> {
-    let mut namespaces =
-        vec![Namespace::User, Namespace::Pid, Namespace::Mount, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup];
+fn namespaces(network: NetworkMode, ids: Ids) -> Vec<Namespace> {
+    let mut namespaces = match ids {
+        Ids::Mapped => vec![Namespace::User],
+        Ids::OfHost => Vec::new(),
+    };
+    namespaces.extend([Namespace::Pid, Namespace::Mount, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup]);
     if network != NetworkMode::Host {
         namespaces.push(Namespace::Network);
     }

@@ -23,8 +23,6 @@ pub(crate) enum Missing {
     Cgroup,
     /// The disk space of a session cannot be limited.
     DiskQuota,
-    /// Directories of the host cannot be shown under other ids.
-    IdMap,
     /// The daemon is an ordinary user, and every session is that user on the host.
     OneUid,
 }
@@ -49,15 +47,8 @@ pub(crate) struct NotAllowed {
 impl Missing {
     /// Every one there is.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        let one = [
-            Self::Landlock,
-            Self::UserNamespaces,
-            Self::CgroupHybrid,
-            Self::Cgroup,
-            Self::DiskQuota,
-            Self::IdMap,
-            Self::OneUid,
-        ];
+        let one =
+            [Self::Landlock, Self::UserNamespaces, Self::CgroupHybrid, Self::Cgroup, Self::DiskQuota, Self::OneUid];
         one.into_iter().chain((1..LANDLOCK_ABI_WHOLE).map(Self::LandlockAbi))
     }
 
@@ -67,12 +58,11 @@ impl Missing {
             Self::Landlock => "there is no second layer around files and signals; namespaces still hold",
             Self::LandlockAbi(_) => "the second layer around files is there in part, and there is none around signals",
             Self::UserNamespaces => {
-                "agents are kept from the host by ids and system call filter, without namespaces of their own ids"
+                "ids inside are those of the host: of their own for each session, but not hidden behind a namespace; no directory of the host can be written"
             }
             Self::CgroupHybrid => "memory, processes and processor time are limited by cgroup v1, disk traffic is not",
             Self::Cgroup => "memory and processor time are not limited: one session can exhaust the host",
             Self::DiskQuota => "a session can fill the disk",
-            Self::IdMap => "a directory of the host is written under the ids of the session",
             Self::OneUid => {
                 "every session is the same user on this host, so they are not apart from each other: for one's own use"
             }
@@ -89,7 +79,6 @@ impl fmt::Display for Missing {
             Self::CgroupHybrid => "cgroup-hybrid",
             Self::Cgroup => "no-cgroup",
             Self::DiskQuota => "no-disk-quota",
-            Self::IdMap => "idmap",
             Self::OneUid => "one-uid",
         })
     }

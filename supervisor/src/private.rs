@@ -25,6 +25,17 @@ impl Private {
         Self(named.flat_map(|path| [path.canonicalize().ok(), std::path::absolute(&path).ok()]).flatten().collect())
     }
 
+    /// Why the data cannot lie where every session looks, in a path of the system; none: it does not.
+    pub(crate) fn reason_in_system(&self, seen: &Path) -> Option<String> {
+        let private = self.0.iter().find(|private| private.starts_with(seen))?;
+        Some(format!(
+            "`{}`, where AgentAPI keeps its data and keys, lies in `{}`, which every session sees: keep them elsewhere, such as below /var/lib and \
+             /etc/agentapi (--state-dir, --credential-file, key_file of models)",
+            private.display(),
+            seen.display()
+        ))
+    }
+
     /// Why a directory, with every link followed, cannot be given; none: it can.
     pub(crate) fn reason(&self, dir: &Path) -> Option<String> {
         let (shown, other) = (dir.display(), "name a directory that neither contains it nor lies in it");
@@ -53,6 +64,17 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn data_in_a_directory_of_the_system_is_refused() {
+        let of = |state: &str, key: &str| Private::new(Path::new(state), None, std::iter::once(Path::new(key)));
+        let seen = Path::new("/opt");
+        assert!(
+            of("/opt/agentapi/state", "/root/key").reason_in_system(seen).unwrap().contains("which every session sees")
+        );
+        assert!(of("/var/lib/agentapi", "/opt/agentapi/key").reason_in_system(seen).is_some());
+        assert_eq!(of("/var/lib/agentapi", "/optional/key").reason_in_system(seen), None);
+    }
 
     #[test]
     fn what_is_above_at_or_below_the_data_is_refused_and_says_why() {

@@ -1,6 +1,7 @@
 //! Asks each installed agent for its version, once per file.
 //!
-//! An agent is asked in a jail of its own, as in a session: the supervisor never runs one beside itself. One that comes or goes while the
+//! An agent is asked in a jail of its own, as in a session, under limits, and only where a session could start: the supervisor never runs one beside
+//! itself. One that comes or goes while the
 //! supervisor runs is noticed by the directories that sessions look programs up in; nothing is done while they do not change.
 
 use std::collections::BTreeMap;
@@ -22,19 +23,29 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
+use crate::abort::Abort;
+use crate::cgroup::Place;
 use crate::context::Context;
 use crate::files::{SessionFiles, SpawnFiles};
 use crate::host::Isolation;
-use crate::plan::{self, PlanInput};
+use crate::plan::{self, PlanInput, Source};
 use crate::sandbox::Sandbox;
 use crate::session::blocking;
 use crate::shim_client::{ShimClient, ShimEnd, ShimHello};
 use crate::slots::PROBE_SLOT;
 use crate::versions::{Answer, Stamp};
-use crate::{agents, chain, launch, shim_client, workspace};
+use crate::{agents, chain, launch, posture, settle, shim_client, workspace};
 
 /// An agent that has not said its version by then has none: the slowest takes seconds on a loaded machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a question may use: the largest agents take some 300 MB and a dozen threads to say their version.
+const LIMITS: Limits = Limits {
+    memory_bytes: Some(2 * 1024 * 1024 * 1024),
+    pids: Some(256),
+    cpu_percent: Some(200),
+    disk_bytes: None,
+    io_bytes_per_second: None,
+};
 /// What is shown of an answer, in characters.
 const VERSION_CHARS_MAX: usize = 80;
 /// Journal of a question; the answer is one line.
@@ -64,6 +75,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     // Watched before the first look, so that nothing comes in between.
     let watched = watch_programs(&context);
     let work = async {
+        // Before that no program is run here, and perhaps never.
+        context.self_test.passed().await;
         loop {
             ask_all(&context).await;
             let facts = agents::facts(&context.exposure, &context.versions);
@@ -88,6 +101,11 @@ pub(crate) async fn run(context: Arc<Context>) {
 async fn ask_all(context: &Arc<Context>) {
     // Unjailed it would run as whoever the supervisor is.
     if context.ground.isolation == Isolation::None {
+        return;
+    }
+    let missing = settle::missing(&context.ground, &LIMITS);
+    if let Err(refused) = posture::require(missing, &context.settings.allow_degraded) {
+        info!(%refused, "agents are not asked for their versions");
         return;
     }
     for manifest in agent::manifests().unwrap_or_default() {
@@ -141,22 +159,25 @@ fn prepare(
     spawn: &SpawnFiles,
 ) -> io::Result<ShimStart> {
     session.create()?;
+    session.create_dirs()?;
     spawn.create()?;
     if context.ground.isolation == Isolation::Root {
         let agent = Some(plan::uid_base(PROBE_SLOT) + AGENT_ID);
         chown(session.home(), agent, agent)?;
         chown(session.workspace(), agent, agent)?;
     }
+    let (home, work) = (workspace::own(&session.home())?, workspace::own(&session.workspace())?);
     let plan = plan::plan(PlanInput {
         isolation: context.ground.isolation,
-        sandbox: &probe_sandbox(),
+        ids: context.ground.ids(),
+        sandbox: &probe_sandbox(context.ground.kept(&LIMITS)),
         egress_env: &[],
         landlock: context.ground.landlock(),
         cgroup: CgroupStep::default(),
         exposure: &context.exposure,
         slot: PROBE_SLOT,
-        home: &workspace::own(&session.home())?,
-        workspace: &workspace::own(&session.workspace())?,
+        home: Source::Host(&home),
+        workspace: Source::Host(&work),
         foreign_workspace: false,
         argv: manifest.command.iter().take(1).chain(&manifest.version_args).cloned().collect(),
         agent_env: &manifest.env,
@@ -168,27 +189,51 @@ fn prepare(
 }
 
 /// Saying its version takes no network and no debugger.
-fn probe_sandbox() -> Sandbox {
+fn probe_sandbox(limits: Limits) -> Sandbox {
     Sandbox {
         profile: "probe".to_owned(),
         debuggers: false,
         network: NetworkMode::Off,
         listeners: Vec::new(),
         mounts: Vec::new(),
-        limits: Limits::default(),
+        limits,
         degraded: Vec::new(),
     }
 }
 
+/// Asks in control groups of its own, and ends whatever is left in them.
 async fn answer(
     context: &Arc<Context>,
     spawn: &SpawnFiles,
     tasks: &TaskGroup,
+    mut start: ShimStart,
+) -> Result<Option<String>, ProbeError> {
+    let (cgroups, limits, id) = (context.cgroups.clone(), context.ground.kept(&LIMITS), start.session);
+    let made = blocking(move || cgroups.make(id, &limits).map_err(io::Error::other)).await;
+    let place = made.map_err(ProbeError::Launch)?;
+    start.plan.cgroup = place.as_ref().map(Place::step).unwrap_or_default();
+    let answered = answer_in(context, spawn, tasks, start, place.clone()).await;
+    if let Some(place) = place
+        && let Err(error) = blocking(move || place.clear().map_err(io::Error::other)).await
+    {
+        warn!(%error, "the control groups of a question could not be removed");
+    }
+    answered
+}
+
+async fn answer_in(
+    context: &Arc<Context>,
+    spawn: &SpawnFiles,
+    tasks: &TaskGroup,
     start: ShimStart,
+    place: Option<Place>,
 ) -> Result<Option<String>, ProbeError> {
     let (shim, files) = (context.shim.clone(), spawn.clone());
-    let launched = blocking(move || launch::launch(&shim, &files, &start, None).map_err(io::Error::other)).await;
-    let (started, child) = launched.map_err(ProbeError::Launch)?;
+    let work = move || {
+        let with = launch::With { place: place.as_ref(), ..launch::With::default() };
+        launch::launch(&shim, &files, &start, with, &Abort::default()).map_err(io::Error::other)
+    };
+    let (started, child) = blocking(work).await.map_err(ProbeError::Launch)?;
     if let ShimStarted::Executed { .. } = started {
         context.reaper.keep(child);
         if !over(context, spawn, tasks).await {

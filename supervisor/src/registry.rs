@@ -1,6 +1,6 @@
 //! Every session of this host: finds them, starts them, routes what the control plane wants to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,15 +8,19 @@ use agentapi_shared::SessionId;
 use agentapi_shared::link::{Command, CommandError, CommandResult, HostMessage, Outcome, SpawnReport};
 use agentapi_shared::runtime::{OnEnd, TaskGroup};
 use agentapi_shared::shim::ShimRequest;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::chain;
 use crate::context::Context;
 use crate::files::{self, SessionFiles};
 use crate::plan;
-use crate::session::{self, Actor, ActorEnd, Answer, SessionHandle};
+use crate::session::{self, Actor, ActorEnd, Answer, SessionHandle, blocking};
 use crate::streams::{self, Orphan, Server};
 
+/// A daemon that starts waits this long for the shims, which are all asked at once.
+const ADOPT_PATIENCE: Duration = Duration::from_secs(5);
 /// After the grace period a stop waits this long for the last records to be written.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 
@@ -46,17 +50,25 @@ impl Registry {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in every session on disk, all at once; how many of them run.
-    pub(crate) async fn restore(self: &Arc<Self>) -> std::io::Result<usize> {
-        let mut adoptions = tokio::task::JoinSet::new();
+    /// Takes in every session on disk, all at once. A shim that does not answer in time holds up its own session alone: those are still being
+    /// adopted when this is done, and are what it returns.
+    pub(crate) async fn restore(self: &Arc<Self>) -> std::io::Result<JoinSet<()>> {
+        let mut adoptions = JoinSet::new();
         for id in files::sessions(&self.context.state_dir)? {
             let files = SessionFiles::new(&self.context.state_dir, id);
             match files.record() {
                 Ok(record) => self.context.slots.hold(record.slot),
+                // Whoever asked for it has no answer, and asks again or wants it gone.
+                Err(_) if files.is_unborn().unwrap_or(false) => {
+                    if let Err(error) = files.remove() {
+                        warn!(session.id = %id, %error, "what a start that was cut off has left could not be removed");
+                    }
+                    continue;
+                }
                 Err(error) => {
                     warn!(session.id = %id, %error, "a session's record cannot be read; it is left as it is");
                     // It may live, under its ids.
-                    if let Some(slot) = files.home_owner().ok().and_then(plan::slot_of) {
+                    if let Some(slot) = files.owner().ok().and_then(plan::slot_of) {
                         self.context.slots.hold(slot);
                     }
                     continue;
@@ -70,8 +82,16 @@ impl Registry {
                 Err(error) => warn!(session.id = %id, error = chain(&error), "a session could not be restored"),
             }
         }
-        adoptions.join_all().await;
-        Ok(self.living().len())
+        let all = async { while adoptions.join_next().await.is_some() {} };
+        if timeout(ADOPT_PATIENCE, all).await.is_err() {
+            warn!(sessions = adoptions.len(), "some sessions are still being adopted");
+        }
+        Ok(adoptions)
+    }
+
+    /// How many sessions run.
+    pub(crate) fn running(&self) -> usize {
+        self.living().len()
     }
 
     /// Keeps a session until it is purged.
@@ -97,12 +117,24 @@ impl Registry {
             .collect()
     }
 
-    /// Spawns that live, and ended ones whose end the control plane does not know yet.
-    pub(crate) fn inventory(&self) -> Vec<SpawnReport> {
+    /// Ended spawns whose end the control plane has. Asked before [`Registry::inventory`], which must not wait for the disk.
+    pub(crate) async fn known_ends(&self) -> HashSet<(SessionId, u32)> {
         let newest: Vec<SpawnReport> = self.lock().values().filter_map(|handle| handle.view().newest).collect();
-        let outbox = &self.context.outbox;
-        let unknown_end = |spawn: &SpawnReport| outbox.holds_end_of(spawn.session, spawn.spawn).unwrap_or(true);
-        newest.into_iter().filter(|spawn| !spawn.state.is_ended() || unknown_end(spawn)).collect()
+        let context = Arc::clone(&self.context);
+        let known = blocking(move || {
+            let is_known = |spawn: &SpawnReport| {
+                spawn.state.is_ended() && !context.outbox.holds_end_of(spawn.session, spawn.spawn).unwrap_or(true)
+            };
+            Ok(newest.into_iter().filter(is_known).map(|spawn| (spawn.session, spawn.spawn)).collect())
+        });
+        // An end that is told once more does no harm.
+        known.await.unwrap_or_default()
+    }
+
+    /// Spawns that live, and ended ones but for those whose end the control plane has. What has ended since that was asked is among them.
+    pub(crate) fn inventory(&self, known_ends: &HashSet<(SessionId, u32)>) -> Vec<SpawnReport> {
+        let newest: Vec<SpawnReport> = self.lock().values().filter_map(|handle| handle.view().newest).collect();
+        newest.into_iter().filter(|spawn| !known_ends.contains(&(spawn.session, spawn.spawn))).collect()
     }
 
     /// Passes a command on; the reply goes to the link when it is there.
@@ -171,7 +203,7 @@ impl Registry {
         counted(living.len());
         info!(sessions = living.len(), "stopping every session");
         let deadline = Duration::from_millis(grace_ms) + STOP_MARGIN;
-        let mut waits = tokio::task::JoinSet::new();
+        let mut waits = JoinSet::new();
         for (handle, spawn) in living {
             let mut view = handle.watch();
             let stop =
@@ -181,7 +213,7 @@ impl Registry {
                 let over = view.wait_for(|view| {
                     view.newest.as_ref().is_none_or(|newest| newest.spawn != spawn.spawn || newest.state.is_ended())
                 });
-                matches!(tokio::time::timeout(deadline, over).await, Ok(Ok(_)))
+                matches!(timeout(deadline, over).await, Ok(Ok(_)))
             });
         }
         waits.join_all().await.into_iter().filter(|ended| *ended).count()

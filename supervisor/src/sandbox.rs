@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use agentapi_shared::api::{Limits, NetworkMode, Posture};
+use serde::{Deserialize, Serialize};
 
 use crate::host::Isolation;
 use crate::workspace::HostDir;
@@ -16,8 +17,8 @@ pub(crate) struct Sandbox {
     pub(crate) debuggers: bool,
     /// Where its programs may connect to.
     pub(crate) network: NetworkMode,
-    /// Ports inside on which the egress gateway listens, in `filtered` mode.
-    pub(crate) listeners: Vec<u16>,
+    /// Where the egress gateway listens inside, in `filtered` mode.
+    pub(crate) listeners: Vec<Listener>,
     /// Directories of the host beside the system's, checked against the host's list.
     pub(crate) mounts: Vec<SandboxMount>,
     /// Limits, all of them settled.
@@ -27,6 +28,12 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
+    /// Ports inside on which something listens.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let listeners = self.listeners.iter().filter(|_| self.network == NetworkMode::Filtered);
+        listeners.map(|listener| listener.port).collect()
+    }
+
     /// What people are told of it.
     pub(crate) fn posture(&self, isolation: Isolation) -> Posture {
         Posture {
@@ -37,6 +44,15 @@ impl Sandbox {
             degraded: self.degraded.clone(),
         }
     }
+}
+
+/// One listener of a jail, without any key: that comes from the settings of the day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listener {
+    /// Inside.
+    pub(crate) port: u16,
+    /// Name of the model provider; none: the proxy.
+    pub(crate) model: Option<String>,
 }
 
 /// A directory of the host inside.

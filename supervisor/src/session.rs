@@ -4,34 +4,36 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::{Command as Process, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use agentapi_shared::link::{Command, CommandError, CommandResult, HostMessage, OutboxItem, SpawnReport};
 use agentapi_shared::runtime::TaskGroup;
-use agentapi_shared::shim::{ShimOutcome, ShimRequest};
+use agentapi_shared::shim::{ShimOutcome, ShimRequest, ShimStarted};
 use agentapi_shared::{EventId, Exit, ExitReason, SessionId, SpawnState};
+use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::abort::Abort;
 use crate::chain;
 use crate::context::Context;
 use crate::files::{SessionFiles, SessionRecord, SpawnFiles, SpawnRecord};
 use crate::shim_client::{self, ShimClient, ShimEnd};
 use crate::streams;
 
+mod disk;
 mod egress;
+mod inbox;
 mod start;
 mod stop;
 
-/// Commands that wait for a session. Overflow: the command is refused as `busy`.
-const COMMANDS_MAX: usize = 64;
+use inbox::{Asked, Busy, Inbox};
+use stop::{Adopting, Stop};
 
-/// A daemon that starts waits this long for each shim; all are asked at once.
-const ADOPT_PATIENCE: Duration = Duration::from_secs(5);
 /// Between attempts to reach a shim that lives and does not answer.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -55,7 +57,7 @@ pub(crate) struct SessionView {
 /// To a session's actor.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionHandle {
-    commands: mpsc::Sender<(Command, oneshot::Sender<Answer>)>,
+    commands: mpsc::Sender<Asked>,
     view: watch::Receiver<SessionView>,
 }
 
@@ -65,9 +67,7 @@ impl SessionHandle {
         let (answer, answered) = oneshot::channel();
         match self.commands.try_send((command, answer)) {
             Ok(()) => Ok(answered),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(CommandError::new("busy", "too many requests wait for this session"))
-            }
+            Err(mpsc::error::TrySendError::Full(_)) => Err(inbox::full()),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(CommandError::new("not_found", "the session was purged")),
         }
     }
@@ -80,6 +80,20 @@ impl SessionHandle {
     pub(crate) fn watch(&self) -> watch::Receiver<SessionView> {
         self.view.clone()
     }
+}
+
+/// A future that a session's task polls. The lock is never taken: with it a session can be referred to from futures that move between threads.
+type Waiting<T> = Mutex<BoxFuture<'static, T>>;
+/// What starting a shim came to.
+type Launched = io::Result<(ShimStarted, Child)>;
+
+/// A spawn whose shim has not said yet that its program runs.
+struct Starting {
+    record: SpawnRecord,
+    launched: Waiting<Launched>,
+    abort: Abort,
+    /// What it will be asked once it runs; it is given up if it does not in time.
+    stop: Option<Stop>,
 }
 
 struct Live {
@@ -96,7 +110,10 @@ struct Session {
     id: SessionId,
     files: SessionFiles,
     record: Option<SessionRecord>,
+    starting: Option<Starting>,
     live: Option<Live>,
+    /// On the way to have the living spawn's egress served.
+    serving: Option<Waiting<()>>,
     view: watch::Sender<SessionView>,
     purged: bool,
 }
@@ -104,7 +121,7 @@ struct Session {
 /// What a session does; to be run by whoever keeps its handle.
 pub(crate) struct Actor {
     session: Session,
-    queue: mpsc::Receiver<(Command, oneshot::Sender<Answer>)>,
+    inbox: Inbox,
     /// Of a session found on disk: told once its spawn is adopted or its end noted.
     adopted: Option<oneshot::Sender<()>>,
 }
@@ -120,10 +137,10 @@ pub(crate) enum ActorEnd {
 
 /// A session that may not exist on disk yet.
 pub(crate) fn create(context: &Arc<Context>, id: SessionId) -> (SessionHandle, Actor) {
-    let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+    let (commands, queue) = mpsc::channel(inbox::COMMANDS_MAX);
     let view = watch::Sender::new(SessionView::default());
     let handle = SessionHandle { commands, view: view.subscribe() };
-    (handle, Actor { session: new_session(context, id, view), queue, adopted: None })
+    (handle, Actor { session: new_session(context, id, view), inbox: Inbox::new(queue), adopted: None })
 }
 
 /// A session found on disk. `Adoption` resolves when its spawn is adopted or its end noted.
@@ -132,18 +149,17 @@ pub(crate) fn restore(context: &Arc<Context>, id: SessionId) -> io::Result<(Sess
     actor.session.record = Some(actor.session.files.record()?);
     let (done, adopted) = oneshot::channel();
     actor.adopted = Some(done);
-    Ok((handle, actor, Adoption(id, adopted)))
+    Ok((handle, actor, Adoption(adopted)))
 }
 
 /// See [`restore`].
-pub(crate) struct Adoption(SessionId, oneshot::Receiver<()>);
+pub(crate) struct Adoption(oneshot::Receiver<()>);
 
 impl Adoption {
-    /// Waits for it, but not for ever: a shim that does not answer holds up its own session alone.
+    /// Until the shim has answered or is over. A shim that lives may take for ever.
     pub(crate) async fn wait(self) {
-        if tokio::time::timeout(ADOPT_PATIENCE, self.1).await.is_err() {
-            warn!(session.id = %self.0, "a session is still being adopted");
-        }
+        // An actor that is gone adopts nothing more.
+        let _adopted = self.0.await;
     }
 }
 
@@ -151,50 +167,73 @@ impl Actor {
     /// Runs until the session is purged or the daemon ends.
     pub(crate) async fn run(mut self, tasks: TaskGroup) -> ActorEnd {
         if let Some(adopted) = self.adopted.take() {
-            if let Err(error) = self.session.adopt(&tasks).await {
+            let mut adopting = Adopting::new(&self.session);
+            let done = tokio::select! {
+                done = self.session.adopt(&tasks) => done,
+                () = adopting.hear(&mut self.inbox) => Ok(()),
+            };
+            if let Err(error) = done {
                 warn!(session.id = %self.session.id, %error, "a session's newest spawn cannot be read");
             }
             // Whoever waited may have given up.
             let _told = adopted.send(());
+            if let Some((spawn, generation, stop)) = adopting.stop()
+                && let Err(error) = self.session.stop(spawn, generation, stop).await
+            {
+                warn!(session.id = %self.session.id, %error, "a session could not be stopped");
+            }
         }
-        self.session.run(self.queue, tasks).await
+        self.session.run(self.inbox, tasks).await
     }
 }
 
 fn new_session(context: &Arc<Context>, id: SessionId, view: watch::Sender<SessionView>) -> Session {
     let files = SessionFiles::new(&context.state_dir, id);
-    Session { context: Arc::clone(context), id, files, record: None, live: None, view, purged: false }
+    let context = Arc::clone(context);
+    Session { context, id, files, record: None, starting: None, live: None, serving: None, view, purged: false }
 }
 
 impl Session {
-    async fn run(
-        mut self,
-        mut queue: mpsc::Receiver<(Command, oneshot::Sender<Answer>)>,
-        tasks: TaskGroup,
-    ) -> ActorEnd {
+    async fn run(mut self, mut inbox: Inbox, tasks: TaskGroup) -> ActorEnd {
         let shutdown = tasks.cancelled();
         while !self.purged {
-            let kill_at = self.live.as_ref().and_then(|live| live.kill_at);
+            let kill_at = self.kill_at();
             let overdue = async {
                 match kill_at {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
+            let Self { starting, live, serving, .. } = &mut self;
+            let busy = if starting.is_some() { Busy::Yes } else { Busy::No };
+            let launched = async {
+                match starting {
+                    Some(starting) => starting.launched.get_mut().unwrap_or_else(PoisonError::into_inner).await,
+                    None => std::future::pending().await,
+                }
+            };
             let ended = async {
-                match &mut self.live {
+                match live {
                     Some(live) => (&mut live.ended).await.unwrap_or(ShimEnd::Gone),
                     None => std::future::pending().await,
                 }
             };
+            let served = async {
+                match serving {
+                    Some(serving) => serving.get_mut().unwrap_or_else(PoisonError::into_inner).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                // First: the daemon's end ends the connection as well, and says nothing about the shim.
+                // First: the daemon's end ends the connection as well, and says nothing about the shim. A start is waited for: its record is to be whole.
                 biased;
-                () = shutdown.cancelled() => return ActorEnd::Daemon,
+                () = shutdown.cancelled(), if busy == Busy::No => return ActorEnd::Daemon,
+                launched = launched => self.launched(launched, &tasks).await,
                 end = ended => self.ended(end, &tasks).await,
-                () = overdue => self.kill_work().await,
-                command = queue.recv() => match command {
-                    Some((command, answer)) => self.command(command, answer, &tasks).await,
+                () = overdue => self.overdue().await,
+                () = served => self.serving = None,
+                asked = inbox.next(busy) => match asked {
+                    Some((command, answer)) => self.command(command, answer).await,
                     None => return ActorEnd::Daemon,
                 },
             }
@@ -202,11 +241,13 @@ impl Session {
         ActorEnd::Purged
     }
 
-    async fn command(&mut self, command: Command, answer: oneshot::Sender<Answer>, tasks: &TaskGroup) {
+    async fn command(&mut self, command: Command, answer: oneshot::Sender<Answer>) {
         let outcome = match command {
             // A start answers as soon as it is accepted and goes on.
-            Command::Start(start) => return self.start(start, answer, tasks).await,
-            Command::Stop { spawn, generation, grace_ms, force } => self.stop(spawn, generation, grace_ms, force).await,
+            Command::Start(start) => return self.start(start, answer).await,
+            Command::Stop { spawn, generation, grace_ms, force } => {
+                self.stop(spawn, generation, Stop::new(grace_ms, force)).await
+            }
             Command::Purge => self.purge().await,
             Command::Input { spawn, bytes_base64 } => match self.shim_of(spawn) {
                 Ok(shim) => request(&shim, |id| ShimRequest::Input { id, bytes_base64 }).await,
@@ -225,14 +266,14 @@ impl Session {
             },
             Command::Screen { spawn, format, scrollback } => match self.shim_of(spawn) {
                 Ok(shim) => request(&shim, |id| ShimRequest::Screen { id, format, scrollback }).await,
-                Err(_) => self
-                    .files
-                    .spawn(spawn)
-                    .final_screen()
-                    .map(|last| CommandResult::Screen(Box::new(last.respond(format, scrollback))))
-                    .map_err(|_| {
+                Err(_) => {
+                    let files = self.files.spawn(spawn);
+                    // As large as a scrollback, on a disk that may be slow.
+                    let last = blocking(move || Ok(files.final_screen()?.respond(format, scrollback))).await;
+                    last.map(|last| CommandResult::Screen(Box::new(last))).map_err(|_| {
                         CommandError::new("not_found", format!("spawn {spawn} has left no screen on its host"))
-                    }),
+                    })
+                }
             },
         };
         // Whoever asked may have given up.
@@ -256,7 +297,8 @@ impl Session {
         self.clear_groups().await.map_err(internal)?;
         let files = self.files.clone();
         blocking(move || files.remove()).await.map_err(internal)?;
-        self.context.outbox.purged(self.id).map_err(|error| internal(io::Error::other(error)))?;
+        let (context, session) = (Arc::clone(&self.context), self.id);
+        blocking(move || context.outbox.purged(session).map_err(io::Error::other)).await.map_err(internal)?;
         if let Some(record) = self.record.take() {
             self.context.slots.release(record.slot);
         }
@@ -303,11 +345,20 @@ impl Session {
             Err(_) => return self.clear_groups().await,
         };
         if files.exit()?.is_none() {
+            if files.is_held()? {
+                // It is there, also while its shim does not answer: nobody is to think that it is lost.
+                let newest = Some(self.report_of(&record, SpawnState::Running));
+                self.view.send_replace(SessionView { newest, shim: None });
+            }
             match self.connect_living(&files, &record, tasks).await {
                 Ok(()) => {
                     info!(session.id = %self.id, spawn = number, "running spawn adopted");
-                    self.serve_egress(&files, &record).await;
-                    self.audit("spawn.readopted", number);
+                    self.renew_egress(&files).await;
+                    self.report().await;
+                    if let Some(served) = self.serve_egress(&files) {
+                        served.await;
+                    }
+                    self.audit("spawn.readopted", number).await;
                     return Ok(());
                 }
                 Err(error) => info!(session.id = %self.id, spawn = number, %error, "spawn has no shim any more"),
@@ -366,6 +417,8 @@ impl Session {
 
     /// The same, for an end whose reason is known here better than from the records.
     async fn conclude_with(&mut self, record: &SpawnRecord, known: Option<Exit>, tasks: &TaskGroup) {
+        // Before it is released: it would be served afterwards.
+        self.serving = None;
         if let Err(error) = self.clear_groups().await {
             warn!(session.id = %self.id, %error, "what a spawn has left could not be ended");
         }
@@ -388,7 +441,9 @@ impl Session {
         info!(session.id = %self.id, spawn = record.number, reason = ?exit.reason, "spawn ended");
         report.ended_at = Some(ended_at);
         report.exit = Some(exit);
-        if let Err(error) = self.context.outbox.ended(&report) {
+        // On disk before anybody hears of it, and disks may be slow: others type meanwhile.
+        let (context, noted) = (Arc::clone(&self.context), report.clone());
+        if let Err(error) = blocking(move || context.outbox.ended(&noted).map_err(io::Error::other)).await {
             warn!(session.id = %self.id, error = chain(&error), "the end of a spawn could not be put into the outbox");
         }
         self.view.send_replace(SessionView { newest: Some(report), shim: None });
@@ -438,7 +493,7 @@ impl Session {
         }
     }
 
-    fn audit(&self, action: &str, spawn: u32) {
+    async fn audit(&self, action: &str, spawn: u32) {
         let item = OutboxItem::Audit {
             id: EventId::generate(),
             at: OffsetDateTime::now_utc(),
@@ -446,7 +501,8 @@ impl Session {
             action: action.to_owned(),
             detail: serde_json::json!({ "spawn": spawn }),
         };
-        if let Err(error) = self.context.outbox.audit(&item) {
+        let context = Arc::clone(&self.context);
+        if let Err(error) = blocking(move || context.outbox.audit(&item).map_err(io::Error::other)).await {
             warn!(session.id = %self.id, action, error = chain(&error), "an audit entry could not be put into the outbox");
         }
     }

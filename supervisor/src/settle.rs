@@ -10,14 +10,15 @@ use std::path::PathBuf;
 
 use agentapi_shared::agent::AgentManifest;
 use agentapi_shared::api::{DEFAULT_PROFILE, Limits, NetworkMode, Posture, SandboxRequest};
-use agentapi_shared::egress::{EgressPolicy, ListenerRole, MESSAGE_BYTES_MAX, RULES_MAX};
+use agentapi_shared::egress::{EgressMode, EgressPolicy, ListenerRole, MESSAGE_BYTES_MAX, RULES_MAX};
 
+use crate::files::Storage;
 use crate::gateway;
 use crate::host::{Ground, Isolation};
 use crate::posture::{self, Missing, NotAllowed};
 use crate::private::Private;
 use crate::profiles::Profile;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Listener, Sandbox};
 use crate::settings::{KeyError, Settings};
 
 /// Why a session is not started.
@@ -35,6 +36,11 @@ pub(crate) enum SettleError {
     /// A limit was asked for that would not be kept.
     #[error("sandbox.limits.{name}: this host cannot keep such a limit: see `agentapi-supervisor doctor` on it")]
     Unkept { name: &'static str },
+    /// Its files are on a disk that cannot be used here.
+    #[error(
+        "sandbox.limits.disk_bytes: this session's files are on a disk of their own, and this host could not have such disks when its supervisor was started: mend what `agentapi-supervisor doctor` names on it, and restart the supervisor"
+    )]
+    Disk,
     /// A directory.
     #[error("{field}: {reason}")]
     Mount { field: String, reason: String },
@@ -59,12 +65,12 @@ pub(crate) enum SettleError {
 pub(crate) struct Subject<'a> {
     /// Its agent; none for a command of the user's.
     pub(crate) manifest: Option<&'a AgentManifest>,
-    /// Whether its workspace is a directory of the host.
-    pub(crate) foreign_workspace: bool,
     /// Directories that every session of this host sees.
     pub(crate) read_only_paths: &'a [PathBuf],
     /// What no session may be given.
     pub(crate) private: &'a Private,
+    /// What it has for its files already.
+    pub(crate) storage: Storage,
 }
 
 /// What a session gets.
@@ -74,8 +80,6 @@ pub(crate) struct Settled {
     pub(crate) sandbox: Sandbox,
     /// For the gateway; nothing is reachable unless the network is filtered.
     pub(crate) egress: EgressPolicy,
-    /// What each of the sandbox's listeners is for, in their order.
-    pub(crate) roles: Vec<ListenerRole>,
     /// For people.
     pub(crate) posture: Posture,
 }
@@ -88,15 +92,21 @@ pub(crate) fn settle(
     subject: Subject<'_>,
 ) -> Result<Settled, SettleError> {
     let name = request.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
-    let profile = settings.profiles.get(name).ok_or_else(|| SettleError::Profile {
-        name: name.to_owned(),
-        known: settings.profiles.keys().cloned().collect::<Vec<_>>().join(", "),
-    })?;
+    let profile = profile(settings, name)?;
+    if matches!(subject.storage, Storage::Disk { .. }) && !ground.keeps("disk_bytes") {
+        return Err(SettleError::Disk);
+    }
     if ground.isolation == Isolation::None {
         return unjailed(settings, name, profile, request);
     }
     let network = network(name, profile, request)?;
-    let wanted = limits(name, profile, &request.limits)?;
+    let mut wanted = limits(name, profile, &request.limits)?;
+    // Its disk was made once, and profiles may have changed since.
+    match subject.storage {
+        Storage::New => {}
+        Storage::Directories => wanted.disk_bytes = None,
+        Storage::Disk { bytes } => wanted.disk_bytes = Some(bytes),
+    }
     let limits = ground.kept(&wanted);
     for ((limit, _, asked), (_, _, kept)) in request.limits.named().into_iter().zip(limits.named()) {
         if asked.is_some() && kept.is_none() {
@@ -104,9 +114,12 @@ pub(crate) fn settle(
         }
     }
     let mounts = mounts::settle(settings, ground, profile, request, subject)?;
-    let foreign = subject.foreign_workspace || mounts.iter().any(|mount| mount.writable);
-    let missing = posture::require(missing(ground, &wanted, foreign), &settings.allow_degraded)?;
-    let (roles, listeners) = listeners(settings, network)?;
+    let mut missing = posture::require(missing(ground, &wanted), &settings.allow_degraded)?;
+    if subject.storage == Storage::Directories {
+        // Allowed when it began, or before there were disks: its files are where they are.
+        missing.insert(Missing::DiskQuota);
+    }
+    let (listeners, roles) = listeners(settings, network)?;
     let sandbox = Sandbox {
         profile: name.to_owned(),
         debuggers: profile.debuggers,
@@ -119,7 +132,34 @@ pub(crate) fn settle(
     let posture = sandbox.posture(ground.isolation);
     let egress = egress(settings, profile, subject.manifest);
     fits_gateway(&egress, &roles)?;
-    Ok(Settled { sandbox, egress, roles, posture })
+    Ok(Settled { sandbox, egress, posture })
+}
+
+/// What a spawn with a filtered network may reach, by settings that may have changed since it began; an error if it would not be started today.
+pub(crate) fn renew(
+    settings: &Settings,
+    name: &str,
+    manifest: Option<&AgentManifest>,
+    roles: &[ListenerRole],
+) -> Result<EgressPolicy, SettleError> {
+    let profile = profile(settings, name)?;
+    network(name, profile, &SandboxRequest { network: Some(NetworkMode::Filtered), ..SandboxRequest::default() })?;
+    let policy = egress(settings, profile, manifest);
+    fits_gateway(&policy, roles)?;
+    Ok(policy)
+}
+
+/// Nothing may be reached, whatever the settings only observe.
+pub(crate) fn closed(settings: &Settings) -> EgressPolicy {
+    let limits = settings.egress.limits;
+    EgressPolicy { mode: EgressMode::Enforce, allow: Vec::new(), deny: Vec::new(), limits }
+}
+
+fn profile<'a>(settings: &'a Settings, name: &str) -> Result<&'a Profile, SettleError> {
+    settings.profiles.get(name).ok_or_else(|| SettleError::Profile {
+        name: name.to_owned(),
+        known: settings.profiles.keys().cloned().collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// Without a jail there is nothing to settle, and nothing that could be asked of it.
@@ -148,7 +188,7 @@ fn unjailed(
         degraded: Vec::new(),
     };
     let posture = sandbox.posture(Isolation::None);
-    Ok(Settled { sandbox, egress: egress(settings, profile, None), roles: Vec::new(), posture })
+    Ok(Settled { sandbox, egress: egress(settings, profile, None), posture })
 }
 
 fn network(name: &str, profile: &Profile, request: &SandboxRequest) -> Result<NetworkMode, SettleError> {
@@ -175,17 +215,16 @@ fn limits(name: &str, profile: &Profile, asked: &Limits) -> Result<Limits, Settl
 }
 
 /// What this session would have to do without: of what the host lacks, what it would have used.
-fn missing(ground: &Ground, wanted: &Limits, foreign: bool) -> BTreeSet<Missing> {
+pub(crate) fn missing(ground: &Ground, wanted: &Limits) -> BTreeSet<Missing> {
     let used = |missing: &Missing| match missing {
         Missing::DiskQuota => wanted.disk_bytes.is_some(),
-        Missing::IdMap => foreign,
         _ => true,
     };
     ground.missing.iter().copied().filter(used).collect()
 }
 
-/// The proxy first, then the providers by name.
-fn listeners(settings: &Settings, network: NetworkMode) -> Result<(Vec<ListenerRole>, Vec<u16>), SettleError> {
+/// The proxy first, then the providers by name; and what the gateway will be told of each, for which their keys have to be there.
+fn listeners(settings: &Settings, network: NetworkMode) -> Result<(Vec<Listener>, Vec<ListenerRole>), SettleError> {
     if network != NetworkMode::Filtered {
         return Ok((Vec::new(), Vec::new()));
     }
@@ -194,8 +233,7 @@ fn listeners(settings: &Settings, network: NetworkMode) -> Result<(Vec<ListenerR
         .iter()
         .map(|(name, model)| model.role(name).map_err(|source| SettleError::Key { name: name.clone(), source }));
     let roles = std::iter::once(Ok(ListenerRole::Proxy)).chain(models).collect::<Result<Vec<_>, _>>()?;
-    let ports = gateway::ports(&roles);
-    Ok((roles, ports))
+    Ok((gateway::listeners_for(settings.models.keys()), roles))
 }
 
 fn egress(settings: &Settings, profile: &Profile, manifest: Option<&AgentManifest>) -> EgressPolicy {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,7 +73,7 @@ pub(crate) async fn connect(
     ended: oneshot::Sender<ShimEnd>,
     owner: (SessionId, u32),
 ) -> io::Result<(Arc<ShimClient>, ShimHello)> {
-    let (reader, writer) = shim_socket::split(files.with_short_path(SOCKET, |path| UnixStream::connect(path))?)?;
+    let (reader, writer) = shim_socket::split(files.with_short_path(SOCKET, shim_socket::connect)?)?;
     let mut packets = Packets { reader, scratch, buffer: BytesMut::new() };
     let client = Arc::new(ShimClient {
         writer: tokio::sync::Mutex::new(writer),

@@ -7,6 +7,8 @@ use agentapi_shared::jail::SLOTS_MAX;
 
 /// The block that no session gets: agents are asked for their versions with it.
 pub(crate) const PROBE_SLOT: u32 = SLOTS_MAX - 1;
+/// Neither this one: the self-test has it.
+pub(crate) const SELF_TEST_SLOT: u32 = SLOTS_MAX - 2;
 
 /// The blocks that are taken.
 #[derive(Debug, Default)]
@@ -25,7 +27,7 @@ impl Slots {
     /// The lowest that no session holds.
     pub(crate) fn take(&self) -> Option<u32> {
         let mut taken = self.lock();
-        let free = (0..PROBE_SLOT).find(|slot| !taken.contains(slot))?;
+        let free = (0..SELF_TEST_SLOT).find(|slot| !taken.contains(slot))?;
         taken.insert(free);
         Some(free)
     }

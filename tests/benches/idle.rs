@@ -36,7 +36,7 @@ impl Family {
         let below = |parents: &[Process]| -> Vec<Process> {
             parents.iter().filter_map(|parent| all.get(&parent.0)).flatten().copied().collect()
         };
-        let shims = below(&[supervisor]);
+        let shims = supervisor.shims(&all);
         let inits = below(&shims);
         let agents = below(&inits);
         Ok(Self { shims, inits, agents })

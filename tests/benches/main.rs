@@ -1,7 +1,7 @@
 //! The benchmarks: what the whole product costs, each figure beside a peer or a physical limit measured in the same run.
 //!
 //! Prints Markdown. Nothing here is asserted but that it worked: figures belong to a machine and an hour, and only those of one run compare.
-//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [gateway] [--quick] [--sessions N,N] [--against DIR]`
+//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [gateway] [jail] [--quick] [--sessions N,N] [--against DIR]`
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -17,6 +17,7 @@ mod bare;
 mod echo;
 mod gateway;
 mod idle;
+mod jail;
 mod log_text;
 mod machine;
 mod peers;
@@ -42,7 +43,7 @@ struct Options {
     against: Option<PathBuf>,
 }
 
-const ALL: [&str; 8] = ["echo", "throughput", "unwatched", "idle", "start", "stalled", "queries", "gateway"];
+const ALL: [&str; 9] = ["echo", "throughput", "unwatched", "idle", "start", "stalled", "queries", "gateway", "jail"];
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self> {
@@ -115,7 +116,9 @@ fn run(options: &Options) -> Result<()> {
                 "start" => start::run(options).await?,
                 "stalled" => stalled::run(options).await?,
                 "queries" => queries::run(options).await?,
-                _ => gateway::run(options).await?,
+                "gateway" => gateway::run(options).await?,
+                // Last: it gives up the sight of control groups.
+                _ => jail::run(options).await?,
             }
         }
         println!("load at the end: {}", machine::load());

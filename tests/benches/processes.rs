@@ -37,7 +37,7 @@ impl Process {
     /// A shim, the supervisor and the control plane of a product with one session.
     pub(crate) fn of_product(product: &Product) -> Result<[Self; 3]> {
         let (supervisor, plane) = Self::daemons(product)?;
-        let shim = children()?.remove(&supervisor.0).and_then(|shims| shims.last().copied()).context("a shim")?;
+        let shim = supervisor.shims(&children()?).last().copied().context("a shim")?;
         Ok([shim, supervisor, plane])
     }
 
@@ -45,6 +45,17 @@ impl Process {
     pub(crate) fn daemons(product: &Product) -> Result<(Self, Self)> {
         let (supervisor, plane) = product.pids();
         Ok((Self(supervisor.context("a supervisor")?), Self(plane.context("a control plane")?)))
+    }
+
+    /// A supervisor's shims. The gateway is its child as well.
+    pub(crate) fn shims(self, all: &HashMap<i32, Vec<Self>>) -> Vec<Self> {
+        let name = |child: &Self| read_to_string(format!("/proc/{}/comm", child.0)).unwrap_or_default();
+        all.get(&self.0)
+            .into_iter()
+            .flatten()
+            .filter(|child| name(child).trim_end() == "agentapi-shim")
+            .copied()
+            .collect()
     }
 
     pub(crate) fn usage(self) -> Result<Usage> {

@@ -146,6 +146,7 @@ async fn claude_stands_in_a_viewer_takes_keys_and_leaves_nothing() -> Result<()>
     let namespace = namespace_of(&product, id)?;
     let living = living_in(&namespace);
     assert!(living.iter().any(|command| command.contains("claude")), "{living:?}");
+    assert_eq!(starts_of(&product, id), Some(1));
     product.raw(Method::DELETE, &format!("/sessions/{id}"), &Value::Null).await?;
     let ended = product.ended(id).await;
     assert_eq!(ended.state, SpawnState::Exited);
@@ -155,23 +156,28 @@ async fn claude_stands_in_a_viewer_takes_keys_and_leaves_nothing() -> Result<()>
     restarted(&product, id).await
 }
 
+/// How often claude has started in the HOME of a session, as the running one has written down. That may be to be seen in its jail alone.
+fn starts_of(product: &Product, id: SessionId) -> Option<u64> {
+    let namespace = namespace_of(product, id).ok()?;
+    let inside = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|link| link == namespace);
+    let pid = processes().into_iter().find(|process| inside(process.pid))?.pid;
+    let own = product.state_dir().join("sessions").join(id.to_string()).join("home/.claude.json");
+    let settings = fs::read(format!("/proc/{pid}/root/home/agent/.claude.json")).or_else(|_| fs::read(own)).ok()?;
+    serde_json::from_slice::<Value>(&settings).ok()?["numStartups"].as_u64()
+}
+
 /// A second spawn comes up in the HOME of the first.
 async fn restarted(product: &Product, id: SessionId) -> Result<()> {
-    let settings = product.state_dir().join("sessions").join(id.to_string()).join("home/.claude.json");
-    let starts = || -> Option<u64> {
-        let settings: Value = serde_json::from_slice(&fs::read(&settings).ok()?).ok()?;
-        settings["numStartups"].as_u64()
-    };
-    assert_eq!(starts(), Some(1));
+    let dir = product.state_dir().join("sessions").join(id.to_string());
     product.post::<Session>(&format!("/sessions/{id}/restart"), &json!({})).await?;
     let running = async || product.session(id).await.ok().filter(|session| session.state == SpawnState::Running);
     let session = eventually("the second spawn runs", running).await;
     assert_eq!(session.spawns.len(), 2);
     let mut screen = Screen::open(product, id, ViewerOptions::default()).await?;
     screen.shows("Claude Code v").await?;
-    eventually("claude counts its starts", async || starts().filter(|starts| *starts == 2)).await;
+    eventually("claude counts its starts", async || starts_of(product, id).filter(|starts| *starts == 2)).await;
     product.raw(Method::DELETE, &format!("/sessions/{id}?force=true&purge=true"), &Value::Null).await?;
-    eventually("everything of it is gone", async || (!settings.exists()).then_some(())).await;
+    eventually("everything of it is gone", async || (!dir.exists()).then_some(())).await;
     Ok(())
 }
 

@@ -80,7 +80,7 @@ fn an_operator_allows_a_private_address_and_never_metadata() {
 fn the_address_that_was_judged_is_the_one_that_is_dialled() {
     let fixture = usual(&[]);
     // Public first, private for whoever asks a second time.
-    let asked = dns::serve(&fixture.world, &[SERVER, PRIVATE, OTHER]);
+    let asked = dns::serve(&fixture.world, "test", &[SERVER, PRIVATE, OTHER]);
     assert_eq!(fixture.curl("-x http://127.0.0.1:3128 http://rebind.test/one"), "plain\n");
     let decision = fixture.supervisor.decision();
     assert_eq!((decision.verdict, decision.address.as_deref()), (EgressVerdict::Allowed, Some(SERVER)));
@@ -88,4 +88,18 @@ fn the_address_that_was_judged_is_the_one_that_is_dialled() {
     let (_, verdict, rule) = connect(&fixture, "rebind.test:80");
     assert_eq!((verdict, rule.as_str()), (EgressVerdict::Denied, "private_address"));
     assert_eq!(fixture.origin.plain().len(), 1);
+}
+
+/// What a domain of the host's search list has is not what was asked for, and allowed.
+#[test]
+fn a_name_is_never_taken_for_one_of_the_hosts_own_domain() {
+    let rules = policy(EgressMode::Enforce, &["good.test", "wiki.example"], &[]);
+    let fixture = Fixture::new(&rules);
+    let asked = dns::serve(&fixture.world, "corp.test", &[SERVER]);
+    let found = fixture.gate.shell("getent ahostsv4 wiki.example");
+    assert!(found.contains(SERVER), "the host's own programs find it by the search list: {found}");
+    let before = asked.load(Ordering::SeqCst);
+    let (status, verdict, rule) = connect(&fixture, "wiki.example:80");
+    assert_eq!((verdict, rule.as_str()), (EgressVerdict::Failed, "unresolved"), "{status}");
+    assert_eq!(asked.load(Ordering::SeqCst), before);
 }

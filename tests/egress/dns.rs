@@ -9,12 +9,16 @@ use crate::network::{Net, SERVER};
 /// Type of a question for an IPv4 address.
 const A: [u8; 2] = [0, 1];
 
-/// Serves `answers` in turn, the last one for ever. Returns how many questions for addresses came.
-pub(crate) fn serve(world: &Net, answers: &[&str]) -> Arc<AtomicUsize> {
+/// Serves `answers` in turn, the last one for ever, for names that end in `zone`; others do not exist. Returns how many questions for addresses
+/// of the zone came.
+pub(crate) fn serve(world: &Net, zone: &str, answers: &[&str]) -> Arc<AtomicUsize> {
     let asked = Arc::<AtomicUsize>::default();
     let answers: Vec<Ipv4Addr> = answers.iter().map(|text| text.parse().unwrap()).collect();
     let socket = world.run(|| UdpSocket::bind((SERVER, 53)).unwrap());
     let counting = Arc::clone(&asked);
+    // As in a question: each label behind its length.
+    let zone: Vec<u8> =
+        zone.split('.').flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).chain([0]).collect();
     std::thread::spawn(move || {
         let mut query = [0; 512];
         while let Ok((length, client)) = socket.recv_from(&mut query) {
@@ -22,9 +26,12 @@ pub(crate) fn serve(world: &Net, answers: &[&str]) -> Arc<AtomicUsize> {
             // One question, behind a header of 12 bytes: labels, an empty one, type and class.
             let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
             let question = &query[12..end];
-            let is_address = question[question.len() - 4..question.len() - 2] == A;
+            let exists = question[..question.len() - 4].ends_with(&zone);
+            let is_address = exists && question[question.len() - 4..question.len() - 2] == A;
             let mut reply = query[..2].to_vec();
-            reply.extend([0x81, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
+            // No error, or no such name.
+            let code = if exists { 0x80 } else { 0x83 };
+            reply.extend([0x81, code, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
             reply.extend_from_slice(question);
             if is_address {
                 let number = counting.fetch_add(1, Ordering::SeqCst);

@@ -215,7 +215,7 @@ impl Fixture {
                 ("nobody.test", "93.184.216.99"),
             ],
         );
-        fs::write(&resolver, format!("nameserver {SERVER}\noptions timeout:1 attempts:1\n")).unwrap();
+        fs::write(&resolver, format!("search corp.test\nnameserver {SERVER}\noptions timeout:1 attempts:1\n")).unwrap();
         gate.bind_file(&hosts, "/etc/hosts");
         gate.bind_file(&resolver, "/etc/resolv.conf");
         let authority = Authority::new(&dir.path().join("ca.pem"));

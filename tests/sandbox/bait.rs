@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use agentapi_tests::attempt::Params;
+use agentapi_tests::wait::slowness;
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 use std::os::fd::AsFd;
 
-use crate::scene::{CREDENTIAL, MEMORY, PIDS, Scene};
+use crate::scene::{CREDENTIAL, DISK, MEMORY, PIDS, Scene};
 use crate::world::{HOST_NAME, open_to_all};
 
 /// What bait files say.
@@ -94,6 +95,8 @@ impl Bait {
             pids_max: PIDS,
             memory_max: MEMORY,
             tmp_bytes: TMP_BYTES,
+            disk_bytes: DISK,
+            slowness: slowness(),
             ..Params::default()
         };
         Ok(Self { params, processes, holder, terminals, shared })

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use agentapi_tests::attempt::{DONE, Edit, Outcome, PARAMS_FILE, RESULTS_FILE};
 use agentapi_tests::process::processes;
+use agentapi_tests::wait::here;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::bait::{Bait, TMP_BYTES};
 use crate::scene::{CREDENTIAL, OWNER, PIDS, Scene};
 
-/// A run of all attempts takes seconds; on a loaded machine, or an emulated one, minutes.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// A run of all attempts takes seconds; on a loaded machine, minutes.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Bytes of message queues in the jails of these tests: less than any host allows.
 const QUEUE_BYTES: u64 = 200_000;
@@ -89,7 +90,7 @@ async fn session(
     rows: &[(u32, String)],
     neighbour: &Neighbour,
 ) -> Result<Vec<Outcome>> {
-    let workspace = scene.workspace(label)?;
+    let (session, workspace, place) = scene.place(label)?;
     let mut bait = Bait::lay(scene, label, &neighbour.files, &neighbour.sockets)?;
     bait.params.workspace = "/workspace".to_owned();
     bait.params.home = "/home/agent".to_owned();
@@ -97,7 +98,7 @@ async fn session(
     let _before = scene.world.heard.take();
     let names = rows.iter().map(|(_, name)| name.as_str());
     let command: Vec<&str> = ["sandbox-probe", "batch", label].into_iter().chain(names).collect();
-    let running = scene.run(label, &command).await?;
+    let running = scene.begin(session, 1, place, &command).await?;
     let marker = format!("batch {label} ");
     let lines = finished(&workspace, || processes().iter().any(|process| process.command.contains(&marker))).await?;
     let taken = bait.taken(scene);
@@ -162,7 +163,8 @@ fn prepare(scene: &Scene, workspace: &Path, bait: &Bait) -> Result<()> {
 /// Waits until the probe is done or gone; the lines it wrote.
 async fn finished(workspace: &Path, lives: impl Fn() -> bool) -> Result<Vec<String>> {
     let path = workspace.join(RESULTS_FILE);
-    let deadline = Instant::now() + PATIENCE;
+    let patience = here(PATIENCE);
+    let deadline = Instant::now() + patience;
     let mut times_dead = 0;
     loop {
         let text = fs::read_to_string(&path).unwrap_or_default();
@@ -171,11 +173,11 @@ async fn finished(workspace: &Path, lives: impl Fn() -> bool) -> Result<Vec<Stri
             return Ok(lines);
         }
         if Instant::now() > deadline {
-            bail!("attempts are not done after {PATIENCE:?}; the last line is {:?}", lines.last());
+            bail!("attempts are not done after {patience:?}; the last line is {:?}", lines.last());
         }
         // A process that is just becoming another program has no name for a moment, and what one wrote last counts.
         times_dead = if lives() { 0 } else { times_dead + 1 };
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(here(Duration::from_millis(50))).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! What tenants leave in directories that the host handles, and what of the host's own could be exchanged under a jail in the making.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentapi_shared::SpawnState;
@@ -130,5 +131,70 @@ async fn nothing_that_a_repository_plants_runs_on_the_host() -> Result<()> {
     assert!(!mark.exists(), "the host ran what was planted");
     git(&["status"])?;
     assert!(mark.exists(), "the bait works: one `git status` of the host would have run it");
+    Ok(())
+}
+
+/// Every way that there is to leave a program that runs as somebody else: one file each.
+const PRIVILEGED: &str = r#"
+echo 'int main(void){return 0;}' > plain; chmod 755 plain
+cp plain chmod; chmod 4755 chmod
+cp plain chmod-group; chmod 2755 chmod-group
+install -m 4755 plain install
+cp -p set-user-id copied
+tar -cpf - set-user-id | (mkdir -p untarred; cd untarred; tar -xpf -)
+mkdir -m 2755 directory
+ln set-user-id linked; echo more >> linked
+/usr/bin/python3 - <<'END'
+import os, shutil, socket
+def attempt(work):
+    try: work()
+    except OSError: pass
+attempt(lambda: os.close(os.open("opened", os.O_CREAT | os.O_WRONLY, 0o4755)))
+attempt(lambda: os.mknod("node", 0o4755))
+attempt(lambda: os.mkdir("made", 0o6755))
+attempt(lambda: shutil.copy("plain", "fchmod"))
+attempt(lambda: os.fchmod(os.open("fchmod", os.O_RDWR), 0o4755))
+attempt(lambda: shutil.copy("plain", "capable"))
+attempt(lambda: os.setxattr("capable", "security.capability", bytes.fromhex("0100000200002000000000000000000000000000")))
+END
+echo done > done
+"#;
+
+/// Files below that run as their owner, or with capabilities.
+fn privileged(dir: &Path) -> Result<Vec<String>> {
+    let find = Command::new("find").arg(dir).args(["-mindepth", "1", "-perm", "/6000", "-printf", "%P\n"]).output()?;
+    let capable = Command::new("getcap").arg("-r").arg(dir).output().context("getcap (package libcap2-bin)")?;
+    let mut found: Vec<String> = String::from_utf8(find.stdout)?.lines().map(str::to_owned).collect();
+    found.extend(String::from_utf8(capable.stdout)?.lines().map(str::to_owned));
+    found.sort();
+    Ok(found)
+}
+
+#[tokio::test]
+async fn in_a_workspace_of_roots_nothing_is_left_that_runs_as_root() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    let place = |scene: &Scene, name: &str| -> Result<PathBuf> {
+        let workspace = scene.workspace(name)?;
+        chown(&workspace, Some(0), Some(0))?;
+        // What a careless owner has left there already is no program of the agent's, and no longer one once the agent writes to it.
+        fs::write(workspace.join("set-user-id"), "plain")?;
+        fs::set_permissions(workspace.join("set-user-id"), fs::Permissions::from_mode(0o4755))?;
+        Ok(workspace)
+    };
+    let workspace = place(&scene, "roots")?;
+    let running = scene.run_in(&workspace, &["sh", "-c", PRIVILEGED]).await?;
+    eventually("it has tried", || async { running.workspace.join("done").exists().then_some(()) }).await;
+    assert_eq!(fs::metadata(workspace.join("plain"))?.uid(), 0, "it writes as root, to the host");
+    assert_eq!(privileged(&workspace)?, Vec::<String>::new());
+    // The control: the same on the bare host leaves one of each.
+    let bare = place(&scene, "bare-roots")?;
+    Command::new("sh").args(["-c", PRIVILEGED]).current_dir(&bare).status()?;
+    let left = privileged(&bare)?;
+    for name in
+        ["chmod", "chmod-group", "install", "copied", "untarred/set-user-id", "directory", "opened", "fchmod", "node"]
+    {
+        assert!(left.iter().any(|found| found == name), "{name} is no attempt: {left:?}");
+    }
+    assert!(left.iter().any(|found| found.contains("capable")), "{left:?}");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use agentapi_shared::egress::{MODEL_PORT_BASE, PROXY_PORT};
-use agentapi_tests::wait::eventually;
+use agentapi_tests::wait::{eventually, slowness};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ impl Behind {
         let workspace = self.scene.workspace(name)?;
         fs::write(workspace.join("asks.json"), serde_json::to_vec(asks)?)?;
         let _before = self.scene.world.heard.take();
-        let running = self.scene.run(name, &["sandbox-probe", "act", "ask"]).await?;
+        let running = self.scene.run(name, &["sandbox-probe", "act", "ask", &slowness().to_string()]).await?;
         let answers = answers(&workspace).await?;
         self.scene.stop(running.session, 1, 0).await?;
         Ok((answers, self.scene.world.heard.take()))

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use agentapi_tests::wait::here;
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 
@@ -76,7 +77,7 @@ fn serve(address: Ipv4Addr, port: u16, tag: &'static str, heard: Heard) -> Resul
             let heard = heard.clone();
             let _thread = std::thread::Builder::new().spawn(move || {
                 let mut bytes = [0; 4096];
-                let _limit = stream.set_read_timeout(Some(Duration::from_secs(3)));
+                let _limit = stream.set_read_timeout(Some(here(Duration::from_secs(3))));
                 while let Ok(length @ 1..) = stream.read(&mut bytes) {
                     heard.note(&[tag.as_bytes(), b"|".as_slice(), &bytes[..length]].concat());
                     let _answered = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");

@@ -3,19 +3,16 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use agentapi_shared::api::Workspace;
 use agentapi_shared::{ExitReason, SessionId, SpawnState};
-use agentapi_tests::attempt::Edit;
 use agentapi_tests::process::processes;
-use agentapi_tests::wait::eventually;
+use agentapi_tests::wait::{eventually, here};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::scene::Scene;
-use crate::world::{cgroups_of, mounts_below};
 
-/// A stop is over so long after its grace, on a loaded machine too.
+/// A stop is over so long after its grace, on a loaded machine too. An emulated one takes longer.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 
 async fn gone(scene: &Scene, session: SessionId, base: u32) {
@@ -43,7 +40,7 @@ async fn strays_that_hear_no_signal_are_gone_with_their_session() -> Result<()> 
     scene.stop(running.session, 1, 200).await?;
     gone(&scene, running.session, base).await;
     let took = asked.elapsed();
-    assert!(took < grace + GONE_WITHIN, "gone only after {took:?}");
+    assert!(took < grace + here(GONE_WITHIN), "gone only after {took:?}");
     // The control: without a jail they outlive whoever started them, and its end.
     let mut bare = Command::new(scene.probe()).args(["act", "strays", "2"]).stdout(Stdio::piped()).spawn()?;
     let marker = "sandbox-probe act strays 2";
@@ -76,7 +73,7 @@ async fn stopped_processes_are_gone_with_their_session() -> Result<()> {
     let asked = Instant::now();
     scene.stop(running.session, 1, 200).await?;
     gone(&scene, running.session, base).await;
-    assert!(asked.elapsed() < Duration::from_millis(200) + GONE_WITHIN, "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_millis(200) + here(GONE_WITHIN), "{:?}", asked.elapsed());
     Ok(())
 }
 
@@ -105,38 +102,5 @@ async fn a_killed_supervisor_leaves_a_session_and_a_killed_shim_takes_it() -> Re
     gone(&scene, running.session, base).await;
     let report = scene.link.report(running.session, SpawnState::Failed).await?;
     assert_eq!(report.exit.context("an exit")?.reason, ExitReason::ShimLost);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_start_that_is_killed_at_any_moment_leaves_nothing() -> Result<()> {
-    /// From before the first step to well after the last: a start takes some milliseconds.
-    const MOMENTS: u64 = 24;
-    const STEP_MICROSECONDS: u64 = 400;
-    let mut scene = Scene::new().await?;
-    let before = mounts_below(scene.dir.path());
-    let mut bases = Vec::new();
-    let mut sessions = Vec::new();
-    for moment in 0..MOMENTS {
-        scene.edit(&[Edit::KillAfter { microseconds: moment * STEP_MICROSECONDS }])?;
-        let session = SessionId::generate();
-        let report = scene.try_begin(session, 1, Workspace::default(), &["sleep", "3600"]).await?;
-        if report.state == SpawnState::Running {
-            // The kill came after the start, or is still to come.
-            scene.link.report(session, SpawnState::Failed).await?;
-        }
-        let base = scene.block(session)?;
-        gone(&scene, session, base).await;
-        scene.purge(session).await?;
-        bases.push(base);
-        sessions.push(session);
-    }
-    bases.dedup();
-    assert_eq!(bases.len(), 1, "the slot of a start that was killed is free again");
-    eventually("its mounts are gone", || async { (mounts_below(scene.dir.path()) == before).then_some(()) }).await;
-    let cgroups: Vec<_> = sessions.iter().flat_map(|session| cgroups_of(&session.to_string())).collect();
-    assert!(cgroups.is_empty(), "{cgroups:?}");
-    scene.edit(&[])?;
-    scene.run_own(&["sleep", "3600"]).await?;
     Ok(())
 }

@@ -1,15 +1,16 @@
 //! Use without end: of processors, of a terminal that nobody reads, of a disk that has to be cleaned up.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use agentapi_tests::wait::eventually;
+use agentapi_tests::wait::{eventually, here};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::scene::{CPU, JOURNAL_MB, Scene};
+use crate::scene::{CPU, DISK_BYTES_PER_SECOND, JOURNAL_MB, Kind, SLOW_DISK, Scene, UNLIMITED};
 use crate::tty::resident_kib;
 
 /// How long processor time is measured: several periods of any quota.
@@ -81,6 +82,67 @@ async fn burning_on_every_core_gets_no_more_than_its_share() -> Result<()> {
     Ok(())
 }
 
+/// Ways to keep a disk busy with 3 MiB, past the page cache and through it.
+const BUSY: [(&str, &str); 3] = [
+    ("written", "dd if=/dev/zero of=block bs=64k count=48 oflag=direct"),
+    ("read", "dd if=block of=/dev/null bs=64k iflag=direct"),
+    ("written through the cache", "dd if=/dev/zero of=other bs=64k count=48 conv=fsync"),
+];
+const BUSY_BYTES: u64 = 3 << 20;
+
+#[tokio::test]
+async fn a_disk_is_kept_busy_no_more_than_its_session_may() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    if let Some(lacks) = lacks_disk_limits(scene.dir.path())? {
+        eprintln!("not shown on this host, {lacks}: 69 keep the disk busy");
+        return Ok(());
+    }
+    let usual = Duration::from_secs_f64(BUSY_BYTES as f64 / DISK_BYTES_PER_SECOND as f64);
+    scene.profile = SLOW_DISK;
+    let limited = busy(&mut scene).await?;
+    scene.profile = UNLIMITED;
+    let control = busy(&mut scene).await?;
+    for ((way, _), (limited, control)) in BUSY.iter().zip(limited.into_iter().zip(control)) {
+        // The kernel lets a moment's worth through at once.
+        assert!(limited > usual.mul_f64(0.7), "{way}: only {limited:?}, where the limit allows it in {usual:?}");
+        assert!(
+            control < limited / 2,
+            "{way}: the control took {control:?} and {limited:?} with the limit: this disk is too slow to show anything"
+        );
+    }
+    Ok(())
+}
+
+/// How long each way takes in a session, as seen from outside.
+async fn busy(scene: &mut Scene) -> Result<Vec<Duration>> {
+    let steps: Vec<String> = BUSY
+        .iter()
+        .enumerate()
+        .map(|(step, (_, command))| format!("echo >begun{step}; {command} || exit; echo >done{step}"))
+        .collect();
+    let running = scene.run_own(&["sh", "-c", &format!("{}; sleep 3600", steps.join("; "))]).await?;
+    let mut took = Vec::new();
+    for step in 0..BUSY.len() {
+        let there = |name: &str| running.workspace.join(format!("{name}{step}")).exists().then(Instant::now);
+        let begun = eventually("a way is begun", || async { there("begun") }).await;
+        took.push(eventually("it is over", || async { there("done") }).await - begun);
+    }
+    scene.stop(running.session, 1, 0).await?;
+    scene.purge(running.session).await?;
+    Ok(took)
+}
+
+/// Why this host limits no traffic to the disk that holds a directory, if it does not.
+fn lacks_disk_limits(dir: &Path) -> Result<Option<&'static str>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    if table.contains(" - cgroup ") || !table.contains(" - cgroup2 ") {
+        return Ok(Some("limits of disk traffic exist in cgroup v2 alone"));
+    }
+    let device = std::os::unix::fs::MetadataExt::dev(&fs::metadata(dir)?);
+    let disk = format!("/sys/dev/block/{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    Ok((!Path::new(&disk).exists()).then_some("what holds the sessions is on no disk of its own"))
+}
+
 #[tokio::test]
 async fn output_that_nobody_reads_costs_neither_memory_nor_disk() -> Result<()> {
     let mut scene = Scene::new().await?;
@@ -105,14 +167,15 @@ async fn output_that_nobody_reads_costs_neither_memory_nor_disk() -> Result<()> 
 
 #[tokio::test]
 async fn what_a_session_leaves_is_removed_in_time_and_links_are_not_followed() -> Result<()> {
-    let mut scene = Scene::new().await?;
+    // A disk is one file to the host.
+    let mut scene = Scene::of(Kind::WithoutDisks).await?;
     let outside = scene.dir.path().join("outside");
     fs::create_dir(&outside)?;
     fs::write(outside.join("kept"), "kept")?;
     let link = outside.display().to_string();
     let running = scene.run_own(&["sandbox-probe", "act", "deep", "2000", "5000", &link]).await?;
     eventually("everything is made", || async { scene_ready(&running.workspace).then_some(()) }).await;
-    let deadline = Instant::now() + PURGE_MAX;
+    let deadline = Instant::now() + here(PURGE_MAX);
     while !scene.screen(running.session).await?.contains("ready") {
         assert!(Instant::now() < deadline, "the mess is not made in time");
     }
@@ -124,11 +187,11 @@ async fn what_a_session_leaves_is_removed_in_time_and_links_are_not_followed() -
         fs::read_dir(&sessions).is_ok_and(|mut all| all.next().is_none()).then_some(())
     })
     .await;
-    assert!(asked.elapsed() < PURGE_MAX, "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < here(PURGE_MAX), "{:?}", asked.elapsed());
     assert_eq!(fs::read_to_string(outside.join("kept")).context("what the link led to")?, "kept");
     Ok(())
 }
 
-fn scene_ready(workspace: &std::path::Path) -> bool {
+fn scene_ready(workspace: &Path) -> bool {
     workspace.join("many").exists() && workspace.join("d/d/d").exists()
 }

@@ -27,10 +27,25 @@ pub(crate) const CREDENTIAL: &str = "sk-attempt-5f0c1d7e9b";
 pub(crate) const PIDS: u64 = 256;
 /// Memory of a session.
 pub(crate) const MEMORY: u64 = 192 << 20;
+/// HOME and workspace of a session together.
+pub(crate) const DISK: u64 = 64 << 20;
 /// Processor time of a session, in percent of a core.
 pub(crate) const CPU: u64 = 50;
 /// What a session's journal keeps, in MiB: the least there is.
 pub(crate) const JOURNAL_MB: u64 = 8;
+
+/// Who the supervisor is, and what its host lets it do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Root, with everything.
+    Root,
+    /// The owner of the workspaces: an ordinary user.
+    User,
+    /// Root on a host where nobody makes user namespaces.
+    WithoutUserNamespaces,
+    /// Root, on a host that cannot give its sessions disks of their own: what they write lies in directories of the host.
+    WithoutDisks,
+}
 
 /// See the module.
 pub(crate) struct Scene {
@@ -40,6 +55,7 @@ pub(crate) struct Scene {
     pub(crate) plane: Plane,
     /// Profile of the sessions that are begun.
     pub(crate) profile: &'static str,
+    pub(crate) kind: Kind,
     args: Vec<&'static str>,
     credential: PathBuf,
     // Last: what runs in it goes first.
@@ -55,13 +71,18 @@ static TURN: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
 #[derive(Debug, Clone)]
 pub(crate) struct Running {
     pub(crate) session: SessionId,
-    /// Its workspace on the host.
+    /// Its workspace as the host sees it; one of its own only as long as it runs.
     pub(crate) workspace: PathBuf,
 }
 
 impl Scene {
     pub(crate) async fn new() -> Result<Self> {
-        Ok(Self::with(&settings(), &[], |_, _| Ok(())).await?.0)
+        Self::of(Kind::Root).await
+    }
+
+    /// With a supervisor of this kind.
+    pub(crate) async fn of(kind: Kind) -> Result<Self> {
+        Ok(Self::with(kind, &settings(), &[], |_, _| Ok(())).await?.0)
     }
 
     /// Sessions go through the egress gateway to what `outside` makes.
@@ -69,12 +90,13 @@ impl Scene {
         // Addresses of the test's own loopback stand for public ones. They are this host's own, so each has to be named by itself.
         const OPTION: &str = "--egress-allow-address";
         let own = [OPTION, "93.184.216.10/32", OPTION, "93.184.216.20/32", OPTION, "93.184.216.30/32"];
-        let (mut scene, outside) = Self::with(GATEWAY, &own, outside).await?;
+        let (mut scene, outside) = Self::with(Kind::Root, GATEWAY, &own, outside).await?;
         scene.profile = "gateway";
         Ok((scene, outside))
     }
 
     async fn with<T>(
+        kind: Kind,
         settings: &str,
         args: &[&'static str],
         outside: impl FnOnce(&World, &Path) -> Result<T>,
@@ -88,19 +110,36 @@ impl Scene {
         }
         std::fs::copy(binary("sandbox-probe"), path.join("tools/sandbox-probe"))?;
         std::fs::copy(binary("sandbox-probe"), path.join("shim/agentapi-shim"))?;
-        symlink(binary("agentapi-shim"), path.join("shim/real-shim"))?;
+        // Copies: where they were built an ordinary user may not be able to look.
+        for (name, to) in [("agentapi-shim", "shim/real-shim"), ("agentapi-supervisor", "tools/supervisor")] {
+            match kind {
+                Kind::User => std::fs::copy(binary(name), path.join(to)).map(drop)?,
+                Kind::Root | Kind::WithoutUserNamespaces | Kind::WithoutDisks => symlink(binary(name), path.join(to))?,
+            }
+        }
         let key = path.join("model-key");
         std::fs::write(&key, crate::outside::MODEL_KEY)?;
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        std::fs::write(path.join("supervisor.toml"), settings.replace("MODEL_KEY_FILE", &key.display().to_string()))?;
+        let settings = settings.replace("MODEL_KEY_FILE", &key.display().to_string());
+        let settings = settings.replace("WORK_DIR", &path.join("work").display().to_string());
+        std::fs::write(path.join("supervisor.toml"), settings)?;
         let outside = outside(&world, &path)?;
         let (plane, credential) = Plane::listen(&path).await?;
+        std::fs::create_dir(path.join("state"))?;
+        if kind == Kind::User {
+            for path in [path.join("state"), credential.clone()] {
+                std::os::unix::fs::chown(path, Some(OWNER), Some(OWNER))?;
+            }
+        }
         write_edits(&path, &[])?;
-        let mut daemon = start(&path, &credential, args)?;
+        let mut daemon = start(kind, &path, &credential, args)?;
         daemon.line().await?;
         let link = plane.accept().await?;
         let args = args.to_vec();
-        Ok((Self { world, link, daemon, plane, profile: "attempts", args, credential, dir, _turn: turn }, outside))
+        Ok((
+            Self { world, link, daemon, plane, profile: "attempts", kind, args, credential, dir, _turn: turn },
+            outside,
+        ))
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {
@@ -109,7 +148,7 @@ impl Scene {
 
     /// The supervisor again, after it was killed.
     pub(crate) async fn start_again(&mut self) -> Result<()> {
-        self.daemon = start(self.dir.path(), &self.credential, &self.args)?;
+        self.daemon = start(self.kind, self.dir.path(), &self.credential, &self.args)?;
         self.daemon.line().await?;
         self.link = self.plane.accept().await?;
         Ok(())
@@ -128,6 +167,20 @@ impl Scene {
         Ok(path)
     }
 
+    /// A session that is not begun yet, with its workspace as the supervisor can give one, laid out already.
+    pub(crate) fn place(&self, name: &str) -> Result<(SessionId, PathBuf, Workspace)> {
+        let session = SessionId::generate();
+        if self.kind == Kind::WithoutUserNamespaces {
+            // No directory of the host is given for writing there.
+            let path = self.session_dir(session).join("workspace");
+            std::fs::create_dir_all(&path)?;
+            return Ok((session, path, Workspace::default()));
+        }
+        let path = self.workspace(name)?;
+        let place = Workspace { source: WorkspaceSource::Path, path: Some(path.display().to_string()) };
+        Ok((session, path, place))
+    }
+
     /// The probe as sessions see it.
     pub(crate) fn probe(&self) -> String {
         self.dir.path().join("tools/sandbox-probe").display().to_string()
@@ -136,6 +189,11 @@ impl Scene {
     /// Runs a command in a session whose workspace is a directory of the host.
     pub(crate) async fn run(&mut self, name: &str, command: &[&str]) -> Result<Running> {
         let workspace = self.workspace(name)?;
+        self.run_in(&workspace, command).await
+    }
+
+    /// The same, whoever owns that directory.
+    pub(crate) async fn run_in(&mut self, workspace: &Path, command: &[&str]) -> Result<Running> {
         let source = WorkspaceSource::Path;
         let place = Workspace { source, path: Some(workspace.display().to_string()) };
         self.begin(SessionId::generate(), 1, place, command).await
@@ -158,7 +216,10 @@ impl Scene {
         if report.state != SpawnState::Running {
             bail!("it does not run: {report:?}");
         }
-        let workspace = place.path.map_or_else(|| self.session_dir(session).join("workspace"), PathBuf::from);
+        let workspace = match place.path {
+            Some(path) => PathBuf::from(path),
+            None => self.inside(session, spawn)?.join("workspace"),
+        };
         Ok(Running { session, workspace })
     }
 
@@ -222,10 +283,21 @@ impl Scene {
         self.state_dir().join("sessions").join(session.to_string())
     }
 
+    /// The root of a running spawn's jail. What is on its disk is to be seen nowhere else.
+    fn inside(&self, session: SessionId, spawn: u32) -> Result<PathBuf> {
+        let record = std::fs::read(self.session_dir(session).join(format!("spawns/{spawn}/spawn.json")))?;
+        let record: serde_json::Value = serde_json::from_slice(&record)?;
+        Ok(PathBuf::from(format!("/proc/{}/root", record["init_pid"].as_i64().context("its init")?)))
+    }
+
     /// First host id of a session's block.
     pub(crate) fn block(&self, session: SessionId) -> Result<u32> {
-        let home = std::fs::metadata(self.session_dir(session).join("home")).context("the session's HOME")?;
-        home.uid().checked_sub(AGENT_ID).context("the agent's id")
+        let dir = self.session_dir(session);
+        let agent = match std::fs::metadata(dir.join("disk.img")) {
+            Ok(image) => image.gid(),
+            Err(_) => std::fs::metadata(dir.join("home")).context("the session's HOME")?.uid(),
+        };
+        agent.checked_sub(AGENT_ID).context("the agent's id")
     }
 
     /// Processes with ids of a session's block, init among them.
@@ -234,6 +306,16 @@ impl Scene {
         // The last id is that of the shim.
         let block = base..base + SLOT_UIDS - 1;
         Ok(processes().into_iter().filter(|process| block.contains(&process.uid)).collect())
+    }
+
+    /// The first process of a session: the numbers of processes start anew when they are used up, so it need not have the lowest.
+    pub(crate) fn init(&self, session: SessionId) -> Result<ProcessInfo> {
+        let is_init = |process: &ProcessInfo| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
+            let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last());
+            inside == Some("1")
+        };
+        self.members(session)?.into_iter().find(is_init).context("the session's init")
     }
 
     /// The shim of a session's first spawn.
@@ -259,6 +341,13 @@ impl Drop for Scene {
 
 /// Name of a profile whose limits are so high that no attempt comes near.
 pub(crate) const UNLIMITED: &str = "unlimited";
+/// Name of a profile without debuggers, and otherwise as that of the attempts.
+pub(crate) const STRICT: &str = "strict-attempts";
+
+/// Name of a profile whose disk traffic is limited.
+pub(crate) const SLOW_DISK: &str = "slow-disk";
+/// Bytes that a session of it may read, and may write, in a second: less than any disk does.
+pub(crate) const DISK_BYTES_PER_SECOND: u64 = 512 << 10;
 
 /// Sessions whose network is filtered, and what they may reach.
 const GATEWAY: &str = r#"
@@ -279,20 +368,48 @@ key_file = "MODEL_KEY_FILE"
 "#;
 
 fn settings() -> String {
+    let limits =
+        format!("limits = {{ memory_bytes = {MEMORY}, pids = {PIDS}, cpu_percent = {CPU}, disk_bytes = {DISK} }}");
     format!(
-        "[profiles.attempts]\nextends = \"dev\"\nnetwork = \"off\"\nlimits = {{ memory_bytes = {MEMORY}, pids = {PIDS}, cpu_percent = {CPU} }}\n\n\
-         [profiles.{UNLIMITED}]\nextends = \"dev\"\nnetwork = \"off\"\n"
+        "[profiles.attempts]\nextends = \"dev\"\nnetwork = \"off\"\n{limits}\n\n\
+         [profiles.{STRICT}]\nextends = \"strict\"\nnetwork = \"off\"\n{limits}\n\n\
+         [profiles.{UNLIMITED}]\nextends = \"dev\"\nnetwork = \"off\"\n\n\
+         [profiles.{SLOW_DISK}]\nextends = \"dev\"\nnetwork = \"off\"\nlimits = {{ io_bytes_per_second = {DISK_BYTES_PER_SECOND} }}\n\n[[mounts]]\npath = \"WORK_DIR\"\nmode = \"rw\"\n"
     )
 }
 
-fn start(dir: &Path, credential: &Path, args: &[&str]) -> Result<Daemon> {
-    let mut command = Command::new(binary("agentapi-supervisor"));
+fn start(kind: Kind, dir: &Path, credential: &Path, args: &[&str]) -> Result<Daemon> {
+    let supervisor = dir.join("tools/supervisor");
+    let mut command = match kind {
+        Kind::Root => Command::new(supervisor),
+        Kind::User => {
+            let mut command = Command::new("setpriv");
+            let id = OWNER.to_string();
+            command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(supervisor);
+            command
+        }
+        Kind::WithoutUserNamespaces => {
+            let mut command = Command::new(dir.join("tools/sandbox-probe"));
+            command.arg("without-user-namespaces").arg(supervisor);
+            command
+        }
+        Kind::WithoutDisks => {
+            let mut command = Command::new("unshare");
+            let script = "mount --bind /dev/null /dev/loop-control && exec \"$0\" \"$@\"";
+            command.args(["--mount", "sh", "-c", script]).arg(supervisor);
+            command
+        }
+    };
     command.arg("run").arg("--state-dir").arg(dir.join("state")).arg("--credential-file").arg(credential);
     command.arg("--shim").arg(dir.join("shim/agentapi-shim")).arg("--workspace-root").arg(dir.join("work"));
     command.arg("--read-only-path").arg(dir.join("tools")).arg("--read-only-path").arg(dir.join("read-only"));
     command.arg("--config").arg(dir.join("supervisor.toml")).arg("--journal-mb").arg(JOURNAL_MB.to_string());
     command.args(args);
-    command.env(LOCAL_DEGRADED.0, LOCAL_DEGRADED.1).env("AWS_SECRET_ACCESS_KEY", CREDENTIAL);
+    let allowed = match kind {
+        Kind::Root | Kind::User | Kind::WithoutDisks => LOCAL_DEGRADED.1.to_owned(),
+        Kind::WithoutUserNamespaces => format!("{},userns", LOCAL_DEGRADED.1),
+    };
+    command.env(LOCAL_DEGRADED.0, allowed).env("AWS_SECRET_ACCESS_KEY", CREDENTIAL);
     command.env("SSH_AUTH_SOCK", dir.join("host.sock"));
     Daemon::start(command, &dir.join("supervisor.log"))
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use agentapi_tests::wait::eventually;
+use agentapi_tests::wait::{eventually, slowness};
 use anyhow::Result;
 
 use crate::scene::Scene;
@@ -72,9 +72,12 @@ END
 #[tokio::test]
 async fn curl_fetches_through_the_gateway_and_only_what_is_listed() -> Result<()> {
     let (mut scene, _outside) = Scene::behind_gateway(crate::outside::Outside::make).await?;
-    let script = "exec > output 2>&1; curl -sS --max-time 10 http://allowed.example.com/; echo; \
-                  curl -sS --max-time 10 -o refused -w '%{http_code}\\n' http://other.example.org/; echo finished";
-    let running = scene.run("curl", &["bash", "-c", script]).await?;
+    let seconds = 10 * slowness();
+    let script = format!(
+        "exec > output 2>&1; curl -sS --max-time {seconds} http://allowed.example.com/; echo; \
+         curl -sS --max-time {seconds} -o refused -w '%{{http_code}}\\n' http://other.example.org/; echo finished"
+    );
+    let running = scene.run("curl", &["bash", "-c", &script]).await?;
     let output = running.workspace.join("output");
     let text = eventually("curl is done", || async {
         fs::read_to_string(&output).ok().filter(|text| text.ends_with("finished\n"))

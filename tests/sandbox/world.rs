@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use agentapi_tests::wait::here;
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -125,7 +126,7 @@ fn hear_tcp(listener: TcpListener, heard: Heard) -> Result<()> {
     hear("tcp", move || {
         for mut stream in listener.incoming().flatten() {
             let mut bytes = [0; 64];
-            let _limit = stream.set_read_timeout(Some(HEARING));
+            let _limit = stream.set_read_timeout(Some(here(HEARING)));
             let length = stream.read(&mut bytes).unwrap_or(0);
             heard.note(&bytes[..length]);
         }
@@ -145,7 +146,7 @@ fn hear_unix(listener: UnixListener, heard: Heard) -> Result<()> {
     hear("unix", move || {
         for mut stream in listener.incoming().flatten() {
             let mut bytes = [0; 64];
-            let _limit = stream.set_read_timeout(Some(HEARING));
+            let _limit = stream.set_read_timeout(Some(here(HEARING)));
             let length = stream.read(&mut bytes).unwrap_or(0);
             heard.note(&bytes[..length]);
         }

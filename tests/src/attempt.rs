@@ -55,8 +55,10 @@ pub struct Params {
     pub memory_max: u64,
     /// Bytes of /tmp.
     pub tmp_bytes: u64,
-    /// Bytes of workspace and HOME together, where a session's own disk has an end.
+    /// Bytes of a session's own disk.
     pub disk_bytes: u64,
+    /// How many times slower than usual this machine is: see [`crate::wait::SLOWNESS`], which is not inside.
+    pub slowness: u32,
 }
 
 /// What one attempt saw.
@@ -109,11 +111,6 @@ pub enum Edit {
         path: String,
         /// This one takes its place, as a link.
         by: String,
-    },
-    /// End the shim with SIGKILL after so many microseconds.
-    KillAfter {
-        /// How many.
-        microseconds: u64,
     },
     /// Write the start message as it is sent on to this file.
     Record {

@@ -10,8 +10,11 @@ use agentapi_shared::link::{
 };
 use agentapi_shared::{HostId, SessionId, SpawnState};
 use anyhow::{Context, Result, bail};
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
@@ -20,6 +23,8 @@ use crate::wait::soon;
 
 /// The token of the host under test.
 const TOKEN: &str = "aah_test";
+/// Received and not yet asked for. Overflow: the socket is not read, and the host waits, as it does for a slow control plane.
+const RECEIVED_MAX: usize = 4096;
 
 /// Where a supervisor connects to.
 #[derive(Debug)]
@@ -30,7 +35,10 @@ pub struct Plane {
 /// One linked host.
 #[derive(Debug)]
 pub struct Link {
-    socket: WebSocketStream<TcpStream>,
+    socket: SplitSink<WebSocketStream<TcpStream>, Message>,
+    received: mpsc::Receiver<Result<Received>>,
+    /// Reads whatever the test does meanwhile: a host that hears nothing for a while takes its link for dead. Ends with the link.
+    _reader: JoinSet<()>,
     /// What the host said first.
     pub hello: HostHello,
     next_id: u64,
@@ -80,7 +88,11 @@ impl Plane {
             },
             other => bail!("instead of a hello: {other:?}"),
         };
-        let mut link = Link { socket, hello, next_id: 1, backlog: VecDeque::new() };
+        let (socket, incoming) = socket.split();
+        let (sender, received) = mpsc::channel(RECEIVED_MAX);
+        let mut reader = JoinSet::new();
+        reader.spawn(read(incoming, sender));
+        let mut link = Link { socket, received, _reader: reader, hello, next_id: 1, backlog: VecDeque::new() };
         link.send(&PlaneMessage::Welcome { host: HostId::generate() }).await?;
         Ok(link)
     }
@@ -95,7 +107,7 @@ impl Link {
     /// Cuts the connection, as a network does.
     pub async fn close(&mut self) {
         // One that is gone already is what was wanted.
-        let _gone = self.socket.close(None).await;
+        let _gone = self.socket.close().await;
     }
 
     /// Types on a stream.
@@ -105,17 +117,7 @@ impl Link {
     }
 
     async fn receive(&mut self) -> Result<Received> {
-        loop {
-            match soon("a message of the host", self.socket.next()).await.context("link closed")?? {
-                Message::Text(text) => return Ok(Received::Message(serde_json::from_str(&text)?)),
-                Message::Binary(frame) => {
-                    let (header, payload) = Header::parse(&frame)?;
-                    return Ok(Received::Frame(header, payload.to_vec()));
-                }
-                Message::Close(_) => bail!("link closed"),
-                _ => {}
-            }
-        }
+        soon("a message of the host", self.received.recv()).await.context("link closed")?
     }
 
     /// The first thing received, now or later, from which `pick` makes something; the rest stays for others.
@@ -198,6 +200,26 @@ impl Link {
             all.extend(bytes);
         }
         Ok(all)
+    }
+}
+
+/// Passes on what comes, up to the first that is no message, such as the end of the link.
+async fn read(mut incoming: SplitStream<WebSocketStream<TcpStream>>, sender: mpsc::Sender<Result<Received>>) {
+    while let Some(message) = incoming.next().await {
+        let received = match message {
+            Ok(Message::Text(text)) => serde_json::from_str(&text).map(Received::Message).map_err(Into::into),
+            Ok(Message::Binary(frame)) => Header::parse(&frame)
+                .map(|(header, payload)| Received::Frame(header, payload.to_vec()))
+                .map_err(Into::into),
+            Ok(Message::Close(_)) => return,
+            // Pings are answered by reading on.
+            Ok(_) => continue,
+            Err(error) => Err(error.into()),
+        };
+        let is_end = received.is_err();
+        if sender.send(received).await.is_err() || is_end {
+            return;
+        }
     }
 }
 

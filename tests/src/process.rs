@@ -5,15 +5,18 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::wait::soon;
 
-/// What machines that run tests may lack of the sandbox, as a variable of the supervisor; builds that do not know it ignore it.
-pub const LOCAL_DEGRADED: (&str, &str) =
-    ("AGENTAPI_SUPERVISOR_ALLOW_DEGRADED", "cgroup-hybrid,no-cgroup,no-disk-quota,one-uid");
+/// What machines that run tests may lack of the sandbox, as a variable of the supervisor: what the shipped settings allow, control groups, disks of
+/// sessions, and ids of their own, which an ordinary user cannot give.
+pub const LOCAL_DEGRADED: (&str, &str) = (
+    "AGENTAPI_SUPERVISOR_ALLOW_DEGRADED",
+    "cgroup-hybrid,no-cgroup,no-disk-quota,one-uid,landlock-abi-1,landlock-abi-2,landlock-abi-3,landlock-abi-4,landlock-abi-5",
+);
 
 /// A binary of this workspace, as the build that made this test made it.
 ///
@@ -71,21 +74,31 @@ pub fn processes() -> Vec<ProcessInfo> {
 pub struct Daemon {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    log: PathBuf,
 }
+
+/// Of a log that explains an end.
+const LAST_LINES: usize = 10;
 
 impl Daemon {
     /// Starts it, its log going to `log`.
     pub fn start(mut command: std::process::Command, log: &Path) -> Result<Self> {
-        let log = File::options().create(true).append(true).open(log)?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let file = File::options().create(true).append(true).open(log)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
         let mut child = Command::from(command).kill_on_drop(true).spawn()?;
         let stdout = child.stdout.take().context("standard output")?;
-        Ok(Self { child, lines: BufReader::new(stdout).lines() })
+        Ok(Self { child, lines: BufReader::new(stdout).lines(), log: log.to_owned() })
     }
 
     /// The next line it prints.
     pub async fn line(&mut self) -> Result<String> {
-        soon("a line of the daemon", self.lines.next_line()).await?.context("the daemon ended; see its log")
+        if let Some(line) = soon("a line of the daemon", self.lines.next_line()).await? {
+            return Ok(line);
+        }
+        // The test's directory is gone before anybody could look.
+        let (status, log) = (self.ended().await?, std::fs::read_to_string(&self.log)?);
+        let last: Vec<&str> = log.lines().rev().take(LAST_LINES).collect();
+        bail!("the daemon ended: {status}; its log, the last line first:\n{}", last.join("\n"))
     }
 
     /// Its process id.
@@ -141,6 +154,14 @@ pub fn find_dirs(dir: &Path, name: &str, depth: u32, found: &mut Vec<PathBuf>) {
             find_dirs(&entry.path(), name, depth - 1, found);
         }
     }
+}
+
+/// Files below a directory that loop devices of this machine show.
+#[must_use]
+pub fn loop_files(dir: &Path) -> Vec<PathBuf> {
+    let all = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let files = all.filter_map(|device| std::fs::read_to_string(device.path().join("loop/backing_file")).ok());
+    files.map(PathBuf::from).filter(|file| file.starts_with(dir)).collect()
 }
 
 /// Ends what outlives a supervisor that is gone: shims, found by the directories that they hold open, and the gateway, by its socket's path.

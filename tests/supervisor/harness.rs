@@ -1,6 +1,6 @@
 //! A supervisor under test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentapi_tests::dir::TempDir;
@@ -20,6 +20,45 @@ pub(crate) struct Host {
     pub(crate) allowed: &'static str,
     /// Further arguments of the supervisor.
     pub(crate) arguments: Vec<String>,
+    /// What its machine does not have.
+    pub(crate) lacks: Option<Lack>,
+}
+
+/// What can be taken from a supervisor that is root, in a mount namespace of its own.
+#[derive(Clone, Copy)]
+pub(crate) enum Lack {
+    /// Loop devices.
+    LoopDevices,
+    /// Room for sessions: its state directory is a small file system.
+    Room,
+    /// A resolver: no name leads anywhere, and that is known at once.
+    Resolver,
+}
+
+impl Lack {
+    /// The program with everything else as it is, where this is missing.
+    fn without(self, program: Command, state_dir: &Path) -> Command {
+        let script = match self {
+            Self::LoopDevices => "mount --bind /dev/null /dev/loop-control".to_owned(),
+            Self::Room => {
+                let dir = state_dir.display();
+                format!("mkdir -p {dir} && mount -t tmpfs -o size=64m none {dir}")
+            }
+            Self::Resolver => {
+                // This host's own loopback: whoever listens there knows of no `.invalid` either.
+                let file = state_dir.with_file_name("resolv.conf");
+                let file = file.display();
+                format!(
+                    "printf 'nameserver 127.0.0.1\\noptions timeout:1 attempts:1\\n' >{file} && mount --bind {file} /etc/resolv.conf"
+                )
+            }
+        };
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("{script} && exec \"$0\" \"$@\"")]);
+        command.arg(program.get_program()).args(program.get_args());
+        command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command
+    }
 }
 
 impl Host {
@@ -27,7 +66,7 @@ impl Host {
         let dir = TempDir::new();
         let (plane, credential) = Plane::listen(dir.path()).await?;
         std::fs::create_dir(dir.path().join("work"))?;
-        Ok(Self { dir, plane, credential, allowed: LOCAL_DEGRADED.1, arguments: Vec::new() })
+        Ok(Self { dir, plane, credential, allowed: LOCAL_DEGRADED.1, arguments: Vec::new(), lacks: None })
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {
@@ -44,6 +83,9 @@ impl Host {
         let mut command = Command::new(binary("agentapi-supervisor"));
         command.arg("run").arg("--state-dir").arg(self.state_dir()).arg("--credential-file").arg(&self.credential);
         command.arg("--workspace-root").arg(self.root()).env(LOCAL_DEGRADED.0, self.allowed).args(&self.arguments);
+        if let Some(lack) = self.lacks {
+            command = lack.without(command, &self.state_dir());
+        }
         let mut daemon = Daemon::start(command, &self.dir.path().join("supervisor.log"))?;
         let ready: serde_json::Value = serde_json::from_str(&daemon.line().await?)?;
         Ok((daemon, ready["sessions"].as_u64().unwrap_or(u64::MAX)))

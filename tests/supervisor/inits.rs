@@ -95,6 +95,11 @@ fn the_limit_of_core_dumps_is_one_byte_or_nothing_runs() -> Result<()> {
     let one = ("1".to_owned(), "1".to_owned());
     let shim = Shim::start(JailPlan { rlimits: core(1), ..plan("exec sleep 1000") })?;
     assert_eq!(limit(shim.init, "Max core file size")?, one);
+    // With 0 the kernel would start a handler of dumps again, so an agent's own wish is taken for fulfilled.
+    let shim = Shim::start(JailPlan { rlimits: core(1), ..plan("ulimit -c 0 && exec sleep 1000") })?;
+    let asleep = || children(shim.init).into_iter().find(|pid| alive(*pid).is_some_and(|(name, _)| name == "sleep"));
+    wait_for("it has set its limit", || Ok(asleep().is_some()))?;
+    assert_eq!(limit(asleep().context("the agent")?, "Max core file size")?, one);
     // As below a supervisor that may write no cores at all.
     let mut command = Command::new("prlimit");
     command.arg("--core=0:0").arg(binary("agentapi-shim"));

@@ -12,7 +12,7 @@ use agentapi_tests::wait::eventually;
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use crate::harness::Host;
+use crate::harness::{Host, Lack};
 
 fn start(command: &[&str], sandbox: SandboxRequest) -> Command {
     Command::Start(StartSpawn { sandbox, ..custom(command) })
@@ -67,9 +67,8 @@ async fn what_opens_anything_is_refused_by_its_field_before_anything_is_made() -
 #[tokio::test]
 async fn a_layer_that_nobody_allowed_to_be_missing_keeps_sessions_from_starting() -> Result<()> {
     let mut host = Host::new().await?;
-    let settings = host.dir.path().join("supervisor.toml");
-    std::fs::write(&settings, "[profiles.dev]\nlimits = { disk_bytes = 1000000000 }\n")?;
-    host.arguments = vec!["--config".to_owned(), settings.display().to_string()];
+    // An ordinary user's machine has none for it anyway.
+    host.lacks = nix::unistd::geteuid().is_root().then_some(Lack::LoopDevices);
     host.allowed = "cgroup-hybrid,no-cgroup,one-uid";
     let (mut daemon, mut link) = host.linked().await?;
     let error = refused(&host, &mut link, SandboxRequest::default()).await?;
@@ -147,34 +146,5 @@ async fn what_a_crash_leaves_is_ended_at_the_next_start() -> Result<()> {
     kill_survivors(&host.state_dir());
     let (_daemon, _link) = host.linked().await?;
     assert_eq!(groups(session), Vec::<PathBuf>::new());
-    Ok(())
-}
-
-#[tokio::test]
-async fn doctor_looks_at_a_session_from_outside() -> Result<()> {
-    let host = Host::new().await?;
-    let (_daemon, mut link) = host.linked().await?;
-    let session = link.start(&["sleep", "1000"]).await?;
-    let output = Process::new(binary("agentapi-supervisor"))
-        .args(["doctor", "--json", "--session", &session.to_string(), "--state-dir"])
-        .arg(host.state_dir())
-        .output()?;
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let checks = report["checks"].as_array().expect("checks");
-    for name in [
-        "init",
-        "pid namespace",
-        "mnt namespace",
-        "user namespace",
-        "NoNewPrivs",
-        "Seccomp",
-        "CapEff",
-        "CapBnd",
-        "control groups",
-    ] {
-        let check = checks.iter().find(|check| check["name"] == name);
-        assert!(check.is_some_and(|check| check["ok"] == true), "{name}: {report}");
-    }
-    assert!(report["processes"].as_u64().is_some_and(|count| count >= 2), "{report}");
     Ok(())
 }

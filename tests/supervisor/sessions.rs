@@ -45,11 +45,13 @@ async fn a_command_runs_is_seen_and_typed_to_and_ends() -> Result<()> {
 async fn an_agent_sees_neither_the_host_nor_other_sessions() -> Result<()> {
     let host = Host::new().await?;
     let (_daemon, mut link) = host.linked().await?;
-    let other = link.start(&["sleep", "1000"]).await?;
+    let other = link.start(&["sleep", "3290"]).await?;
     let script = "ls /root /proc/1/root /sys 2>&1; cat /etc/shadow 2>&1; ls /proc | grep -c '^[0-9]'; ls -d /home/* /var/lib 2>&1; \
                   env | cut -d= -f1 | sort | tr '\\n' ' '; echo; touch /usr/x /etc/x /x 2>&1; grep Cap /proc/self/status | tr -d '0\\t\\n'; \
                   grep NoNewPrivs /proc/self/status; unshare -m true 2>&1; echo done";
-    let session = link.start(&["bash", "-c", script]).await?;
+    // It may be over before anybody was told that it runs.
+    let session = SessionId::generate();
+    link.command(session, Command::Start(custom(&["bash", "-c", script]))).await??;
     link.report(session, SpawnState::Exited).await?;
     let screen =
         link.command(session, Command::Screen { spawn: 1, format: ScreenFormat::Text, scrollback: 100 }).await?;
@@ -75,7 +77,7 @@ async fn an_agent_sees_neither_the_host_nor_other_sessions() -> Result<()> {
     assert!(!text.contains("sleep") && !text.contains(&other.to_string()), "{text}");
     // On the host the agent is a user of the session's own, never root.
     let sleeper =
-        processes().into_iter().find(|process| process.command == "sleep 1000").expect("the other session's process");
+        processes().into_iter().find(|process| process.command == "sleep 3290").expect("the other session's process");
     assert!(sleeper.uid >= 0x4000_0000, "{sleeper:?}");
     Ok(())
 }

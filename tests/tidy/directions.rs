@@ -1,7 +1,7 @@
 //! Which way dependencies point: between crates, and between the modules of one.
 
 use crate::assert_none;
-use crate::lexer::{code, modules, words};
+use crate::lexer::{below, code, modules, words};
 use crate::repository::{TextFile, files, read};
 
 /// A crate's folder and the crates of ours that it may link. Fuzz targets link what they feed.
@@ -33,7 +33,7 @@ const HEAVY: [&str; 9] = [
 const HTTP: [&str; 5] = ["axum", "http", "hyper", "tower", "tower_http"];
 
 /// A module, and the modules of its own crate that it must not name.
-const MODULES: [(&str, &[&str]); 29] = [
+const MODULES: [(&str, &[&str]); 31] = [
     // api -> domain -> store; hosts and viewers stand beside, below api.
     ("controlplane/src/domain", &["api", "server", "relay", "config", "credentials"]),
     ("controlplane/src/store", &["api", "domain", "fleet", "relay", "plane", "server", "events", "auth"]),
@@ -57,6 +57,14 @@ const MODULES: [(&str, &[&str]); 29] = [
     ("supervisor/src/plan", &["daemon", "registry", "session", "link", "streams", "shim_client", "files", "outbox"]),
     ("supervisor/src/launch", &["daemon", "registry", "session", "link", "streams", "shim_client", "plan"]),
     ("supervisor/src/shim_client", &["daemon", "registry", "session", "link", "context", "plan", "outbox"]),
+    (
+        "supervisor/src/canary",
+        &["daemon", "registry", "session", "link", "context", "self_test", "plan", "launch", "host"],
+    ),
+    (
+        "supervisor/src/self_test",
+        &["daemon", "registry", "session", "link", "context", "control", "questions", "doctor"],
+    ),
     ("supervisor/src/session", &["daemon", "registry", "link", "control", "questions"]),
     ("supervisor/src/gateway", &["daemon", "registry", "session", "link", "streams", "shim_client", "plan", "outbox"]),
     // service -> {streams, output, parser} -> terminal; sys at the bottom.
@@ -76,6 +84,16 @@ const WITHOUT_HTTP: [&str; 6] = [
     "controlplane/src/relay",
     "controlplane/src/events",
     "controlplane/src/plane",
+];
+
+/// Control plane modules that `domain::sessions` stands on: of `domain` they use the rules, not what callers do with them.
+const BELOW_WHAT_CALLERS_DO: [&str; 6] = [
+    "controlplane/src/fleet",
+    "controlplane/src/relay",
+    "controlplane/src/plane",
+    "controlplane/src/domain/rules",
+    "controlplane/src/domain/change",
+    "controlplane/src/domain/audit",
 ];
 
 /// Files that are tests as a whole; they may look anywhere.
@@ -138,6 +156,20 @@ fn modules_name_only_what_lies_below_them() {
         }
     }
     assert_none("imports point one way (see ARCHITECTURE.md)", &violations);
+}
+
+#[test]
+fn what_callers_do_is_above_hosts_and_viewers() {
+    let above = "sessions";
+    let mut violations = Vec::new();
+    for module in BELOW_WHAT_CALLERS_DO {
+        let sources = product_sources();
+        let own: Vec<&TextFile> = sources.iter().filter(|file| file.is_of(module)).collect();
+        assert!(!own.is_empty(), "{module} is gone: so is its rule");
+        let names = |file: &&&TextFile| below(&code(&file.text), "domain").contains(above);
+        violations.extend(own.iter().filter(names).map(|file| format!("{}: domain::{above}", file.path)));
+    }
+    assert_none("callers -> hosts and viewers -> the rules of a session's life", &violations);
 }
 
 #[test]

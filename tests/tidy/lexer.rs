@@ -107,6 +107,23 @@ pub(crate) fn modules(code: &str) -> BTreeSet<&str> {
     found
 }
 
+/// What the code names in a module, wherever that stands: `module::x` and `module::{x, y::z}`.
+pub(crate) fn below<'a>(code: &'a str, module: &str) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let within = format!("{module}::");
+    for (at, start) in code.match_indices(&within) {
+        if code[..at].chars().next_back().is_some_and(is_word) {
+            continue;
+        }
+        let path = &code[at + start.len()..];
+        match path.strip_prefix('{') {
+            Some(group) => found.extend(heads(group)),
+            None => found.extend(head(path)),
+        }
+    }
+    found
+}
+
 fn head(path: &str) -> Option<&str> {
     path.split(|c: char| !is_word(c)).next().filter(|word| !word.is_empty())
 }
@@ -153,4 +170,6 @@ fn what_is_no_code_is_blank() {
 fn modules_are_found_in_every_form() {
     let code = "use crate::a::B; use crate::{c, d::{E, f}, g as h}; pub(in crate::i) fn x() { crate::j::k() }";
     assert_eq!(modules(code), ["a", "c", "d", "g", "i", "j"].into());
+    let code = "use crate::{a, d::{E, f::g}}; use super::d::h; ad::b(); d::i::j();";
+    assert_eq!(below(code, "d"), ["E", "f", "h", "i"].into());
 }

@@ -16,7 +16,7 @@ pub(super) async fn list(context: &Context<'_>, args: &EgressArgs) -> anyhow::Re
     }
     let now = OffsetDateTime::now_utc();
     let rows: Vec<Vec<String>> = decisions.iter().map(|decision| row(decision, now)).collect();
-    output::table(&["AGE", "VERDICT", "HOST", "PORT", "RULE", "UP", "DOWN", "TIME"], &rows);
+    output::table(&["AGE", "VERDICT", "HOST", "PORT", "RULE", "TIMES", "UP", "DOWN", "TIME"], &rows);
     Ok(())
 }
 
@@ -27,6 +27,7 @@ fn row(decision: &EgressDecision, now: OffsetDateTime) -> Vec<String> {
         if decision.host.is_empty() { "-".to_owned() } else { decision.host.clone() },
         decision.port.to_string(),
         decision.rule.clone(),
+        decision.times.to_string(),
         bytes(decision.bytes_up),
         bytes(decision.bytes_down),
         format!("{} ms", decision.duration_ms),
@@ -65,8 +66,9 @@ mod tests {
             bytes_up: 517,
             bytes_down: 5 * 1_048_576,
             duration_ms: 42,
+            times: 1,
         };
         let cells = row(&decision, at + time::Duration::minutes(3));
-        assert_eq!(cells, ["3m", "would_deny", "evil.example", "443", "no_rule", "517 B", "5 MiB", "42 ms"]);
+        assert_eq!(cells, ["3m", "would_deny", "evil.example", "443", "no_rule", "1", "517 B", "5 MiB", "42 ms"]);
     }
 }

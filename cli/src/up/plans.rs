@@ -59,7 +59,7 @@ pub(super) fn supervisor_plan(plan: &UpPlan, programs: &Programs) -> DaemonPlan 
 
 /// What of the sandbox may be missing on a machine of one's own, where all sessions are one person's: everything but the namespaces and the
 /// system call filter. Sessions say what is missing.
-const LOCAL_DEGRADED: [&str; 11] = [
+const LOCAL_DEGRADED: [&str; 10] = [
     "landlock",
     "landlock-abi-1",
     "landlock-abi-2",
@@ -69,7 +69,6 @@ const LOCAL_DEGRADED: [&str; 11] = [
     "cgroup-hybrid",
     "no-cgroup",
     "no-disk-quota",
-    "idmap",
     "one-uid",
 ];
 

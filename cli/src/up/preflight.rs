@@ -67,6 +67,8 @@ pub(crate) enum Verdict {
     Degraded,
     /// Sessions cannot be isolated.
     Refused,
+    /// The sandbox was tried, and something got out.
+    Broken,
 }
 
 /// One thing that was looked at.
@@ -83,14 +85,27 @@ pub(crate) struct Check {
     pub(crate) fix: Option<String>,
 }
 
+/// How closely the supervisor looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// At what there is: the supervisor tries it out by itself when it is started.
+    Quick,
+    /// And whether it holds.
+    Whole,
+}
+
 /// Asks the supervisor about this machine. With its state directory it also tells the versions of the agents.
 pub(crate) async fn host_report(
     supervisor: &Path,
     state_dir: Option<&Path>,
     roots: &[PathBuf],
+    look: Look,
 ) -> anyhow::Result<HostReport> {
     let mut command = Command::new(supervisor);
     command.args(["doctor", "--json"]).kill_on_drop(true);
+    if look == Look::Quick {
+        command.arg("--skip-canary");
+    }
     command.args(super::plans::local_degraded());
     if let Some(dir) = state_dir {
         command.arg("--state-dir").arg(dir);
@@ -125,7 +140,7 @@ pub(crate) async fn check(programs: &Programs, roots: &[PathBuf], unsafe_no_jail
         );
         return Ok(());
     }
-    let report = host_report(&programs.supervisor, None, roots).await?;
+    let report = host_report(&programs.supervisor, None, roots, Look::Quick).await?;
     // An agent that is not installed is no reason to warn: it is named when somebody wants to run it.
     let failing = report.checks.iter().filter(|check| !check.ok && !check.name.starts_with("agent "));
     let words: Vec<String> = failing.map(describe).collect();
@@ -137,7 +152,7 @@ pub(crate) async fn check(programs: &Programs, roots: &[PathBuf], unsafe_no_jail
             }
             Ok(())
         }
-        Verdict::Refused => Err(Failure::new(
+        Verdict::Refused | Verdict::Broken => Err(Failure::new(
             ExitKind::Failure,
             format!(
                 "sessions cannot be isolated on this machine:\n{}\nMend that, run as root, or accept agents without isolation with --unsafe-no-jail.",

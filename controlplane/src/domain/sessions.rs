@@ -1,9 +1,5 @@
 //! What callers do with sessions. Each change is computed by `rules` from a record and written only if the record is still the same.
 
-pub mod rules;
-
-use std::collections::BTreeMap;
-
 use agentapi_shared::api::{
     CreateSession, InputWritten, RestartSession, ScreenFormat, ScreenResponse, Session, UpdateSession,
 };
@@ -15,16 +11,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::policy::{self, Principal, Resource, Verb};
-use super::{DomainError, audit, validate};
+use super::{DomainError, audit, change, rules, validate};
 use crate::clock;
 use crate::plane::Plane;
 use crate::store::records::{
-    AuditEntry, EgressFilter, IdempotencyKey, NewSession, SessionChange, SessionFilter, SessionRecord, StopRequest,
+    EgressFilter, IdempotencyKey, NewSession, SessionChange, SessionFilter, SessionRecord, StopRequest,
 };
-use crate::store::{Created, Scope, StoreError};
-
-/// How often a change is computed again because another came in between; each round means that someone else got on.
-const CHANGE_ATTEMPTS_MAX: u32 = 32;
+use crate::store::{Created, Scope};
 
 /// What came of a create.
 #[derive(Debug)]
@@ -235,29 +228,6 @@ fn conflict(code: &'static str, detail: &str) -> DomainError {
     DomainError::Conflict { code, detail: detail.to_owned() }
 }
 
-/// Computes a change from the record until it is written on the record it was computed from, and tells everyone.
-pub async fn change(
-    plane: &Plane,
-    scope: Scope,
-    id: SessionId,
-    entry: Option<AuditEntry>,
-    rule: impl Fn(&SessionRecord) -> Result<Option<SessionChange>, DomainError>,
-) -> Result<SessionRecord, DomainError> {
-    for _ in 0..CHANGE_ATTEMPTS_MAX {
-        let record = plane.store.session(scope, id).await.map_err(DomainError::of_session)?;
-        let Some(change) = rule(&record)? else { return Ok(record) };
-        match plane.store.update_session(scope, id, record.revision, change, entry.clone(), None).await {
-            Ok(record) => {
-                plane.publish(&record);
-                return Ok(record);
-            }
-            Err(StoreError::Stale) => {}
-            Err(other) => return Err(DomainError::of_session(other)),
-        }
-    }
-    Err(DomainError::Busy("too many changes of this session at once"))
-}
-
 /// The screen of a spawn; of the newest if none is named.
 pub async fn screen(
     plane: &Plane,
@@ -325,6 +295,3 @@ fn must_run(record: &SessionRecord) -> Result<(), DomainError> {
         }),
     }
 }
-
-/// Environments by session; see [`crate::fleet`].
-pub type Environment = BTreeMap<String, String>;

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::Link;
 use crate::clock;
-use crate::domain::sessions::rules::{self, Settlement};
+use crate::domain::rules::{self, Settlement};
 use crate::domain::{DomainError, audit};
 use crate::plane::Plane;
 use crate::store::records::{AuditEntry, SessionChange, SessionRecord};
@@ -25,7 +25,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// A store that does not answer is asked again after this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// See [`crate::domain::sessions`]: each further attempt means that someone else's change came in between.
+/// See [`crate::domain::change`]: each further attempt means that someone else's change came in between.
 const ATTEMPTS_MAX: u32 = 32;
 
 /// Settles the inventory, opens the link for commands, then stores what comes until the link ends.

@@ -10,8 +10,7 @@ use tracing::{error, warn};
 
 use super::{CommandFailure, Link};
 use crate::clock;
-use crate::domain::sessions::{self, rules};
-use crate::domain::{DomainError, audit};
+use crate::domain::{self, DomainError, audit, rules};
 use crate::plane::Plane;
 use crate::store::records::{Desired, SessionRecord};
 use crate::store::{Scope, StoreError};
@@ -86,7 +85,7 @@ async fn place(plane: &Arc<Plane>, record: &SessionRecord) -> Result<bool, Domai
     }
     let Some(link) = plane.fleet.least_loaded(record) else { return Ok(false) };
     let entry = audit::of_host(link.host(), "session.placed", Some(record.id), json!({}));
-    sessions::change(plane, Scope::System, record.id, Some(entry), |record| Ok(rules::place(record, link.host())))
+    domain::change(plane, Scope::System, record.id, Some(entry), |record| Ok(rules::place(record, link.host())))
         .await?;
     link.count_placed();
     Ok(true)
@@ -106,7 +105,7 @@ async fn start(plane: &Arc<Plane>, link: &Arc<Link>, record: &SessionRecord) -> 
     match answer {
         Ok(CommandResult::Accepted | CommandResult::Done) => {
             let boot_id = link.boot_id();
-            sessions::change(plane, Scope::System, record.id, None, |record| {
+            domain::change(plane, Scope::System, record.id, None, |record| {
                 Ok(rules::accepted(record, number, boot_id))
             })
             .await?;
@@ -136,7 +135,7 @@ async fn fail(
     let number = record.spawn();
     let entry =
         audit::of_host(host, "spawn.failed", Some(record.id), json!({ "spawn": number, "reason": exit.reason }));
-    sessions::change(plane, Scope::System, record.id, Some(entry), |record| {
+    domain::change(plane, Scope::System, record.id, Some(entry), |record| {
         Ok(rules::fail(record, number, exit.clone(), clock::now()))
     })
     .await?;

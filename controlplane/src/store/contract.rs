@@ -274,6 +274,7 @@ async fn decisions_are_kept_with_their_session(subject: &Subject) {
         bytes_up: 1,
         bytes_down: u64::from(u32::MAX) + 1,
         duration_ms: 3,
+        times: 1,
     };
     let all = [EgressVerdict::Allowed, EgressVerdict::Denied, EgressVerdict::WouldDeny].map(|v| decision(placed.id, v));
     let seq = store.outbox_seen(LOCAL_HOST).await.unwrap() + 1;

@@ -284,6 +284,27 @@ async fn without_its_store_terminals_go_on_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn a_host_that_comes_back_with_other_settings_changes_the_posture_of_what_runs() {
+    let harness = Harness::start().await;
+    let (mut host, connection) = SimHost::connect(&harness).await;
+    let id = harness.create_running().await;
+    let path = format!("/api/v1/sessions/{id}");
+    assert_eq!(harness.get(&path).await["sandbox"]["network"], "filtered");
+    host.with(|model| {
+        for spawn in model.spawns.values_mut() {
+            spawn.posture.network = agentapi_shared::api::NetworkMode::Off;
+        }
+    });
+    drop(connection);
+    let mut changed = harness.plane.events.watch();
+    let _connection = host.reconnect(&harness).await;
+    while harness.get(&path).await["sandbox"]["network"] != "off" {
+        changed.changed().await.unwrap();
+    }
+    assert_eq!(harness.get(&path).await["state"], "running");
+}
+
+#[tokio::test]
 async fn egress_decisions_of_a_host_are_listed_by_page_and_verdict() {
     let harness = Harness::start().await;
     let (host, _connection) = SimHost::connect(&harness).await;
@@ -302,6 +323,7 @@ async fn egress_decisions_of_a_host_are_listed_by_page_and_verdict() {
             bytes_up: 1,
             bytes_down: 2,
             duration_ms: 3,
+            times: 1,
         })
     };
     host.with(|model| {

@@ -35,7 +35,7 @@ pub(super) struct SimSpawn {
     pub(super) marks: Vec<(u64, WindowSize)>,
     pub(super) input: Vec<u8>,
     pub(super) env: Option<Vec<String>>,
-    posture: Posture,
+    pub(super) posture: Posture,
     exit: Option<Exit>,
 }
 

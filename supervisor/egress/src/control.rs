@@ -1,5 +1,6 @@
 //! The supervisor's socket: its requests in, answers and decisions out. One connection at a time; a new one replaces the old.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -7,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentapi_shared::SessionId;
 use agentapi_shared::egress::{GatewayEvent, GatewayRequest, LISTENERS_MAX, MESSAGE_BYTES_MAX, PROTOCOL};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, getsockopt,
@@ -78,7 +80,7 @@ pub(crate) async fn serve(
         tokio::select! {
             // Whoever comes at the last moment is taken in before this process ends.
             biased;
-            socket = accept(&listener, trusted) => connection = Some(Connection { socket, greeted: false, sent: 0 }),
+            socket = accept(&listener, trusted) => connection = Some(Connection::new(socket)),
             ended = serving => {
                 match ended {
                     End::Retire => retired = true,
@@ -153,11 +155,25 @@ enum End {
 struct Connection {
     socket: UnixDatagram,
     greeted: bool,
+    /// Answers that are still to be sent, the newest of each session: as many as the supervisor has sessions.
+    answers: HashMap<SessionId, GatewayEvent>,
     /// Number of the last decision sent on this connection.
     sent: u64,
 }
 
+/// What was sent.
+enum Sent {
+    Answer(SessionId),
+    Dropped(u64),
+    /// Up to this number.
+    Decision(u64),
+}
+
 impl Connection {
+    fn new(socket: UnixDatagram) -> Self {
+        Self { socket, greeted: false, answers: HashMap::new(), sent: 0 }
+    }
+
     async fn serve(&mut self, gateway: &Gateway, configuration: &str) -> End {
         match self.run(gateway, configuration).await {
             Ok(()) => End::Retire,
@@ -167,8 +183,8 @@ impl Connection {
 
     /// Until it is asked to retire. May be dropped at any await: nothing is half done then.
     async fn run(&mut self, gateway: &Gateway, configuration: &str) -> io::Result<()> {
-        let socket = &self.socket;
         if !self.greeted {
+            let socket = &self.socket;
             let hello = timeout(HELLO_TIMEOUT, receive(socket)).await.map_err(|_| io::ErrorKind::TimedOut)??;
             let Some((GatewayRequest::Hello { protocol }, _)) = hello else {
                 return Err(io::ErrorKind::InvalidData.into());
@@ -179,48 +195,56 @@ impl Connection {
             send(socket, &GatewayEvent::Hello { protocol: PROTOCOL, version, configuration, sessions }).await?;
             self.greeted = true;
         }
-        let mut newest = gateway.decisions().newest();
         loop {
-            let sent = self.sent;
             tokio::select! {
-                request = receive(socket) => {
+                // Also while nothing can be sent: a supervisor may read nothing before its own request is taken.
+                request = receive(&self.socket) => {
                     // One of a later release is not for this one.
                     let Some((request, descriptors)) = request? else { continue };
-                    if let Some(answer) = answer(gateway, request, descriptors) {
-                        match answer {
-                            Answer::Event(event) => send(socket, &event).await?,
-                            Answer::Retire => return Ok(()),
-                        }
+                    match answer(gateway, request, descriptors) {
+                        Some(Answer::Event(session, event)) => drop(self.answers.insert(session, event)),
+                        Some(Answer::Retire) => return Ok(()),
+                        None => {}
                     }
                 }
-                more = newest.wait_for(|newest| *newest > sent) => {
-                    more.map_err(io::Error::other)?;
-                    self.sent = send_decisions(socket, gateway, sent).await?;
-                }
+                sent = self.send_next(gateway) => match sent? {
+                    Sent::Answer(session) => drop(self.answers.remove(&session)),
+                    Sent::Dropped(count) => gateway.decisions().told_dropped(count),
+                    Sent::Decision(seq) => self.sent = seq,
+                },
             }
         }
     }
-}
 
-/// Sends the next decision. Returns its number.
-async fn send_decisions(socket: &UnixDatagram, gateway: &Gateway, sent: u64) -> io::Result<u64> {
-    let count = gateway.decisions().take_dropped();
-    if count > 0 {
-        warn!(count, "decisions were dropped, because no supervisor took them");
-        send(socket, &GatewayEvent::Dropped { count }).await?;
-    }
-    match gateway.decisions().after(sent) {
-        Some((seq, decision)) => {
-            send(socket, &GatewayEvent::Decision { seq, decision: Box::new(decision) }).await?;
-            Ok(seq)
+    /// Sends what is next, once there is something. Dropped before its end, it has sent nothing.
+    async fn send_next(&self, gateway: &Gateway) -> io::Result<Sent> {
+        if let Some((session, event)) = self.answers.iter().next() {
+            send(&self.socket, event).await?;
+            return Ok(Sent::Answer(*session));
         }
-        // Acknowledged on an earlier connection.
-        None => Ok(*gateway.decisions().newest().borrow()),
+        let (decisions, sent) = (gateway.decisions(), self.sent);
+        let mut newest = decisions.newest();
+        let newest = *newest.wait_for(|newest| *newest > sent).await.map_err(io::Error::other)?;
+        let count = decisions.dropped();
+        if count > 0 {
+            send(&self.socket, &GatewayEvent::Dropped { count }).await?;
+            warn!(count, "decisions were dropped, because no supervisor took them");
+            return Ok(Sent::Dropped(count));
+        }
+        match decisions.after(sent) {
+            Some((seq, decision)) => {
+                send(&self.socket, &GatewayEvent::Decision { seq, decision: Box::new(decision) }).await?;
+                Ok(Sent::Decision(seq))
+            }
+            // Acknowledged on an earlier connection.
+            None => Ok(Sent::Decision(newest)),
+        }
     }
 }
 
 enum Answer {
-    Event(GatewayEvent),
+    /// About this session.
+    Event(SessionId, GatewayEvent),
     Retire,
 }
 
@@ -232,7 +256,7 @@ fn answer(gateway: &Gateway, request: GatewayRequest, descriptors: Vec<OwnedFd>)
                 Ok(()) => GatewayEvent::Serving { session, spawn },
                 Err(error) => GatewayEvent::Refused { session, detail: crate::chain(&error), lasting: error.lasting() },
             };
-            Some(Answer::Event(event))
+            Some(Answer::Event(session, event))
         }
         GatewayRequest::Release { session, spawn } => {
             gateway.release(session, spawn);

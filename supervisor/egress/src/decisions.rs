@@ -107,9 +107,15 @@ impl Decisions {
         self.newest.send_modify(|_| {});
     }
 
-    /// How many were dropped since this was asked last.
-    pub(crate) fn take_dropped(&self) -> u64 {
-        std::mem::take(&mut self.lock().dropped)
+    /// How many were dropped of which nobody was told.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
+    /// The supervisor was told of so many.
+    pub(crate) fn told_dropped(&self, count: u64) {
+        let mut queue = self.lock();
+        queue.dropped = queue.dropped.saturating_sub(count);
     }
 
     /// Whether everything is stored.
@@ -153,6 +159,7 @@ impl Record {
             bytes_up: 0,
             bytes_down: 0,
             duration_ms: 0,
+            times: 1,
         };
         Self {
             decision: Some(decision),
@@ -235,7 +242,9 @@ mod tests {
             drop(record("b.com"));
         }
         assert_eq!(decisions.after(0).unwrap().0, 2 + 3 + 1);
-        assert_eq!((decisions.take_dropped(), decisions.take_dropped()), (3, 0));
+        assert_eq!(decisions.dropped(), 3);
+        decisions.told_dropped(2);
+        assert_eq!(decisions.dropped(), 1);
         assert_eq!(*decisions.newest().borrow(), 2 + 3 + UNACKNOWLEDGED_MAX as u64);
     }
 
@@ -251,7 +260,7 @@ mod tests {
         record(quiet);
         let (first, decision) = decisions.after(0).unwrap();
         assert_eq!((first, decision.session), (1, quiet));
-        assert_eq!(decisions.take_dropped(), UNACKNOWLEDGED_MAX as u64 + 2);
+        assert_eq!(decisions.dropped(), UNACKNOWLEDGED_MAX as u64 + 2);
         let newest = *decisions.newest().borrow();
         decisions.acknowledged(newest);
         assert!(decisions.is_empty() && decisions.lock().counts.is_empty());

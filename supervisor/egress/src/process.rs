@@ -59,6 +59,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn start(args: &Args) -> Result<(), StartError> {
     sys::limit_malloc_arenas();
+    sys::search_no_domains();
     // Of a session of its own, and deaf to what ends daemons with their terminal: it outlives who started it.
     let _already_leader = setsid();
     for number in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGPIPE] {

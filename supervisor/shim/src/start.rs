@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, UnixAddr, recv, sendmsg};
 use nix::unistd::{Pid, geteuid, setsid};
 
-use crate::jail::{self, Jail, JailError};
+use crate::jail::{self, Building, Given, Jail, JailError};
 use crate::output::Output;
 use crate::parser;
 use crate::records::{self, Records};
@@ -48,17 +48,19 @@ pub(crate) fn serve() -> Result<(), StartError> {
         sys::ignore_signal(number);
     }
     let control = sys::stdin_socket();
-    let Received { mut start, listener, dir, cgroup } = receive_start(&control)?;
+    let Received { mut start, listener, dir, given } = receive_start(&control)?;
     // Whoever has started us is whom we serve, also when we are somebody else.
     let owner = geteuid();
     // Held while we live, however we end: so that nobody takes a living spawn for a lost one.
     let _alive = records::hold(&dir).map_err(setup("lock the spawn's directory"))?;
+    let begun = jail::begin(&start.plan, start.size, given, |init| attach(&control, init));
+    // While init builds; if any of it fails, that ends with us.
     let records = Records::new(dir);
     let journal = records.journal_dir().map_err(setup("make the journal's directory"))?;
     let reread = journal.try_clone().map_err(setup("share the journal's directory"))?;
     let output =
         Output::create(&start, journal).map_err(|error| setup("start the journal")(io::Error::other(error)))?;
-    let launched = jail::launch(&start.plan, start.size, cgroup, |init| attach(&control, init));
+    let launched = begun.and_then(Building::finish);
     let jail = match launched.and_then(|jail| confine(&start, jail, &records, &reread)) {
         Ok(jail) => jail,
         Err(error) => return fail(&control, &records, &start, &error),
@@ -108,7 +110,7 @@ struct Received {
     start: ShimStart,
     listener: UnixListener,
     dir: OwnedFd,
-    cgroup: Option<OwnedFd>,
+    given: Given,
 }
 
 fn receive_start(control: &OwnedFd) -> Result<Received, StartError> {
@@ -120,12 +122,12 @@ fn receive_start(control: &OwnedFd) -> Result<Received, StartError> {
         .map_err(|error| StartError::NoMessage(error.to_string()))?;
     let count = fds.len();
     let mut fds = fds.into_iter();
-    match (fds.next(), fds.next(), fds.next()) {
-        (Some(listener), Some(dir), cgroup) => {
-            Ok(Received { start, listener: UnixListener::from(listener), dir, cgroup })
-        }
-        _ => Err(StartError::NoMessage(format!("{count} descriptors instead of 2 or 3"))),
-    }
+    let (Some(listener), Some(dir)) = (fds.next(), fds.next()) else {
+        return Err(StartError::NoMessage(format!("{count} descriptors, and at least 2 are needed")));
+    };
+    let cgroup = if start.plan.cgroup.born_in { fds.next() } else { None };
+    let disk = if start.plan.has_disk() { fds.next() } else { None };
+    Ok(Received { start, listener: UnixListener::from(listener), dir, given: Given { cgroup, disk } })
 }
 
 /// Leaves a record of a start that failed, and tells it.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use agentapi_shared::SessionId;
 use agentapi_shared::api::Limits;
+use serde::{Deserialize, Serialize};
 
 /// Window of the processor limit, in microseconds; the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -66,17 +67,17 @@ pub(super) struct CgroupPlan {
 }
 
 /// One value into one file.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Write {
-    pub(super) file: PathBuf,
-    pub(super) value: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Write {
+    pub(crate) file: PathBuf,
+    pub(crate) value: String,
     /// Whether the file may be missing.
-    pub(super) optional: bool,
+    pub(crate) optional: bool,
     check: Check,
 }
 
 /// How a file shows what was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Check {
     /// As it was written.
     Same,
@@ -92,7 +93,7 @@ impl Write {
     }
 
     /// Whether a file that shows this holds the value.
-    pub(super) fn holds(&self, shown: &str) -> bool {
+    pub(crate) fn holds(&self, shown: &str) -> bool {
         let shown = shown.trim();
         match self.check {
             Check::Same => shown == self.value,

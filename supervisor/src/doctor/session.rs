@@ -1,21 +1,29 @@
-//! `doctor --session`: a running session as the kernel sees it, from outside, beside what it was given. Nothing is asked of the session itself.
+//! `doctor --session`: a running session as the kernel sees it, from outside, beside what its jail was made from. Nothing is asked of the session
+//! itself.
 
-use std::fs;
+mod groups;
+mod jail;
+mod processes;
+
 use std::io::{self, Write};
 use std::path::Path;
 
 use agentapi_shared::SessionId;
-use agentapi_shared::api::NetworkMode;
 use serde::Serialize;
 
-use super::Verdict;
-use crate::files::{SessionFiles, SpawnRecord};
+use self::processes::Processes;
+use super::{SCHEMA, Verdict};
+use crate::files::SessionFiles;
+use crate::proc;
+use crate::promise::Promise;
 
 /// What was compared.
 #[derive(Debug, Serialize)]
 pub(super) struct SessionReport {
+    schema: u32,
     session: SessionId,
     spawn: u32,
+    pub(super) verdict: Verdict,
     /// Processes of the jail that were looked at.
     processes: usize,
     checks: Vec<Compared>,
@@ -30,51 +38,57 @@ struct Compared {
     found: String,
 }
 
+impl Compared {
+    fn new(name: &str, ok: bool, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), ok, expected: expected.into(), found: found.into() }
+    }
+
+    /// By what differs: nothing may.
+    fn of_differences(name: &str, expected: impl Into<String>, differences: &[String]) -> Self {
+        /// Named; a jail in which everything is wrong is told by a few as well.
+        const SHOWN_MAX: usize = 5;
+        let shown: Vec<String> = differences.iter().take(SHOWN_MAX).cloned().collect();
+        let more = differences.len().saturating_sub(SHOWN_MAX);
+        let found = match (differences.is_empty(), more) {
+            (true, _) => "as expected".to_owned(),
+            (false, 0) => shown.join(", "),
+            (false, more) => format!("{}, and {more} more", shown.join(", ")),
+        };
+        Self::new(name, differences.is_empty(), expected, found)
+    }
+}
+
 /// Looks at the newest spawn of a session.
 pub(super) fn report(state_dir: &Path, session: SessionId) -> io::Result<SessionReport> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(io::Error::other("the init of a session may be looked at by root only: sudo"));
+    }
     let files = SessionFiles::new(state_dir, session);
-    let number = files.spawns()?.pop().ok_or_else(|| io::Error::other("the session has no spawn"))?;
-    let record = files.spawn(number).record()?;
+    let spawn = files.spawns()?.pop().ok_or_else(|| io::Error::other("the session has no spawn"))?;
+    let spawn_files = files.spawn(spawn);
+    let record = spawn_files.record()?;
     let init = record.init_pid.ok_or_else(|| io::Error::other("the newest spawn does not run"))?;
-    let mut checks = vec![is_init(init)?];
-    let processes = processes_of(init)?;
     if record.posture.as_ref().is_some_and(|posture| posture.isolation == "none") {
         return Err(io::Error::other("the session has no jail: it was started with --unsafe-no-jail"));
     }
-    checks.extend(namespaces(init, &record)?);
-    for (name, expected) in [
-        ("NoNewPrivs", "1"),
-        ("Seccomp", "2"),
-        ("CapInh", NO_CAPABILITIES),
-        ("CapPrm", NO_CAPABILITIES),
-        ("CapEff", NO_CAPABILITIES),
-        ("CapBnd", NO_CAPABILITIES),
-        ("CapAmb", NO_CAPABILITIES),
-    ] {
-        checks.push(of_all(&processes, name, expected));
+    if record.init_began.is_some() && proc::began(init) != record.init_began {
+        return Err(io::Error::other("the newest spawn is over"));
     }
-    let groups = fs::read_to_string(format!("/proc/{init}/cgroup"))?;
-    let limited = record.posture.as_ref().is_some_and(|posture| posture.limits.memory_bytes.is_some());
-    let inside = groups.lines().filter(|line| line.contains(&session.to_string())).count();
-    if limited {
-        checks.push(Compared {
-            name: "control groups".to_owned(),
-            ok: inside > 0,
-            expected: "the session's own".to_owned(),
-            found: format!("{inside} of its own"),
-        });
-    }
-    Ok(SessionReport { session, spawn: number, processes: processes.len(), checks })
+    let promise: Promise = match spawn_files.promise() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(io::Error::other("the session was started by an earlier release, which kept no plan of it"));
+        }
+        other => other?,
+    };
+    let all = Processes::look(init)?;
+    let mut checks = jail::compare(init, &promise.plan, &all)?;
+    checks.extend(processes::compare(&all, &promise));
+    checks.extend(groups::compare(&all, &promise));
+    let verdict = if checks.iter().all(|check| check.ok) { Verdict::Ok } else { Verdict::Broken };
+    Ok(SessionReport { schema: SCHEMA, session, spawn, verdict, processes: all.inside.len(), checks })
 }
 
-const NO_CAPABILITIES: &str = "0000000000000000";
-
 impl SessionReport {
-    /// Anything that is not as promised is a reason to stop the session.
-    pub(super) fn verdict(&self) -> Verdict {
-        if self.checks.iter().all(|check| check.ok) { Verdict::Ok } else { Verdict::Refused }
-    }
-
     pub(super) fn print(&self, json: bool) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if json {
@@ -82,98 +96,14 @@ impl SessionReport {
         }
         for Compared { name, ok, expected, found } in &self.checks {
             let mark = if *ok { "ok" } else { "--" };
-            writeln!(
-                out,
-                "{mark}  {name:<20} {found}{}",
-                if *ok { String::new() } else { format!(" (expected: {expected})") }
-            )?;
+            let wanted = if *ok { String::new() } else { format!(" (expected: {expected})") };
+            writeln!(out, "{mark}  {name:<24} {found}{wanted}")?;
         }
-        writeln!(out, "spawn {}, {} processes; verdict: {}", self.spawn, self.processes, self.verdict().as_str())
-    }
-}
-
-/// A pid that was given to somebody else meanwhile is no first process of a pid namespace.
-fn is_init(pid: i32) -> io::Result<Compared> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let found = field(&status, "NSpid");
-    let ok = found.split_whitespace().count() > 1 && found.split_whitespace().last() == Some("1");
-    Ok(Compared {
-        name: "init".to_owned(),
-        ok,
-        expected: "the first process of a pid namespace".to_owned(),
-        found: format!("pids {found}"),
-    })
-}
-
-/// The namespaces that the session must not share with us.
-fn namespaces(init: i32, record: &SpawnRecord) -> io::Result<Vec<Compared>> {
-    let posture = record.posture.as_ref();
-    let has = |word: &str| posture.is_some_and(|posture| posture.degraded.iter().any(|known| known == word));
-    let shares_network = posture.is_some_and(|posture| posture.network == NetworkMode::Host);
-    let mut compared = Vec::new();
-    for name in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
-        if (name == "net" && shares_network) || (name == "user" && has("userns")) {
-            continue;
-        }
-        let theirs = fs::read_link(format!("/proc/{init}/ns/{name}"))?;
-        let ours = fs::read_link(format!("/proc/self/ns/{name}"))?;
-        let (ok, expected, found) = (theirs != ours, "its own".to_owned(), theirs.display().to_string());
-        compared.push(Compared { name: format!("{name} namespace"), ok, expected, found });
-    }
-    Ok(compared)
-}
-
-/// The status of each process in the pid namespace of `init`.
-fn processes_of(init: i32) -> io::Result<Vec<String>> {
-    let wanted = fs::read_link(format!("/proc/{init}/ns/pid"))?;
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let path = entry.path();
-        // Processes come and go meanwhile; one that is gone was none of interest.
-        if fs::read_link(path.join("ns/pid")).is_ok_and(|namespace| namespace == wanted)
-            && let Ok(status) = fs::read_to_string(path.join("status"))
-        {
-            found.push(status);
-        }
-    }
-    Ok(found)
-}
-
-fn of_all(processes: &[String], name: &str, expected: &str) -> Compared {
-    let mut values: Vec<&str> = processes.iter().map(|status| field(status, name)).collect();
-    values.sort_unstable();
-    values.dedup();
-    Compared {
-        name: name.to_owned(),
-        ok: values == [expected],
-        expected: expected.to_owned(),
-        found: values.join(", "),
-    }
-}
-
-/// The value of a line such as `CapEff:\t0000`.
-fn field<'a>(status: &'a str, name: &str) -> &'a str {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_process_has_to_be_as_expected_and_at_least_one() {
-        let statuses = ["Seccomp:\t2\nCapEff:\t0000000000000000\n".to_owned(), "Seccomp:\t0\n".to_owned()];
-        assert!(of_all(&statuses[..1], "Seccomp", "2").ok);
-        let mixed = of_all(&statuses, "Seccomp", "2");
-        assert_eq!((mixed.ok, mixed.found.as_str()), (false, "0, 2"));
-        assert!(!of_all(&[], "Seccomp", "2").ok);
-        // `Seccomp_filters` is another line.
-        assert_eq!(field("Seccomp_filters:\t3\nSeccomp:\t2\n", "Seccomp"), "2");
-    }
-
-    #[test]
-    fn this_process_is_no_init_of_a_session() {
-        let own = i32::try_from(std::process::id()).unwrap();
-        assert!(!is_init(own).unwrap().ok);
+        let sentence = match self.verdict {
+            Verdict::Ok => "The session is held as it was promised.",
+            _ => "The session is not held as it was promised: stop it, and look for what has changed it.",
+        };
+        let (spawn, processes, verdict) = (self.spawn, self.processes, self.verdict.as_str());
+        writeln!(out, "spawn {spawn}, {processes} processes; verdict: {verdict}. {sentence}")
     }
 }

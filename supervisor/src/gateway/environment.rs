@@ -1,6 +1,8 @@
 //! What programs inside have to know to find the gateway. Pure.
 
-use agentapi_shared::egress::{ListenerRole, MODEL_PORT_BASE, PROXY_PORT};
+use agentapi_shared::egress::{MODEL_PORT_BASE, PROXY_PORT};
+
+use crate::sandbox::Listener;
 
 /// Stands where a client wants a key. The gateway drops it and sends the real one.
 const PLACEHOLDER_KEY: &str = "agentapi-gateway-adds-the-key";
@@ -26,28 +28,20 @@ const CLIENTS: [Client; 6] = [
     Client { provider: "groq", base_url: "GROQ_BASE_URL", path: "", key: "GROQ_API_KEY" },
 ];
 
-/// Ports inside, one per role and in their order: the proxy's is fixed, those of models count up.
-pub(crate) fn ports(roles: &[ListenerRole]) -> Vec<u16> {
-    let mut next = MODEL_PORT_BASE;
-    let port = |role: &ListenerRole| match role {
-        ListenerRole::Proxy => PROXY_PORT,
-        ListenerRole::Model { .. } => {
-            let port = next;
-            next += 1;
-            port
-        }
-    };
-    roles.iter().map(port).collect()
+/// The proxy, whose port is fixed, and behind it a listener for each of these providers.
+pub(crate) fn listeners<'a>(models: impl Iterator<Item = &'a String>) -> Vec<Listener> {
+    let models = models.zip(MODEL_PORT_BASE..).map(|(name, port)| Listener { port, model: Some(name.clone()) });
+    std::iter::once(Listener { port: PROXY_PORT, model: None }).chain(models).collect()
 }
 
 /// The variables for these listeners, in `filtered` mode.
-pub(crate) fn environment(roles: &[ListenerRole]) -> Vec<(String, String)> {
+pub(crate) fn environment(listeners: &[Listener]) -> Vec<(String, String)> {
     let mut variables = Vec::new();
     let mut set = |name: &str, value: &str| variables.push((name.to_owned(), value.to_owned()));
-    for (role, port) in roles.iter().zip(ports(roles)) {
+    for Listener { port, model } in listeners {
         let address = format!("http://127.0.0.1:{port}");
-        match role {
-            ListenerRole::Proxy => {
+        match model {
+            None => {
                 for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
                     set(name, &address);
                 }
@@ -56,7 +50,7 @@ pub(crate) fn environment(roles: &[ListenerRole]) -> Vec<(String, String)> {
                 // Node's own fetch looks at them only if told to.
                 set("NODE_USE_ENV_PROXY", "1");
             }
-            ListenerRole::Model { name, .. } => match CLIENTS.iter().find(|client| client.provider == name) {
+            Some(name) => match CLIENTS.iter().find(|client| client.provider == name) {
                 Some(client) => {
                     set(client.base_url, &format!("{address}{}", client.path));
                     set(client.key, PLACEHOLDER_KEY);
@@ -78,18 +72,12 @@ pub(crate) fn environment(roles: &[ListenerRole]) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agentapi_shared::egress::SecretText;
 
     #[test]
-    fn programs_find_their_listener_and_no_key() {
-        let model = |name: &str| ListenerRole::Model {
-            name: name.to_owned(),
-            upstream: "https://api.example.com".to_owned(),
-            header: "x-api-key".to_owned(),
-            value: SecretText::new("the real key".to_owned()),
-        };
-        let roles = [ListenerRole::Proxy, model("anthropic"), model("openai"), model("my-model")];
-        let found = environment(&roles);
+    fn programs_find_their_listener() {
+        let models = ["anthropic", "openai", "my-model"].map(str::to_owned);
+        let all = listeners(models.iter());
+        let found = environment(&all);
         let of = |name: &str| found.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         for (name, expected) in [
             ("HTTPS_PROXY", "http://127.0.0.1:3128"),
@@ -103,8 +91,7 @@ mod tests {
         ] {
             assert_eq!(of(name), Some(expected), "{name}");
         }
-        assert!(!format!("{found:?}").contains("the real key"));
         assert!(environment(&[]).is_empty());
-        assert_eq!(ports(&roles), [3128, 3200, 3201, 3202]);
+        assert_eq!(all.iter().map(|listener| listener.port).collect::<Vec<_>>(), [3128, 3200, 3201, 3202]);
     }
 }

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use super::socket::Socket;
 use crate::files;
+use crate::versions::Stamp;
 
 /// A gateway reads the host's certificate authorities and is there; that takes some 50 ms.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,7 +75,7 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) running: Running,
-    /// Whether it is what would be started now: of this release, and with this configuration.
+    /// Whether it is what would be started now: this program, and with this configuration.
     pub(super) fit: Fit,
     /// What it serves.
     pub(super) sessions: Vec<(SessionId, u32)>,
@@ -132,7 +133,9 @@ impl Place {
     /// What a gateway is started with, as a text that another one can be compared by.
     fn configuration(&self) -> String {
         let trust = ENVIRONMENT.map(|name| std::env::var_os(name).unwrap_or_default());
-        format!("{:?} {trust:?}", self.allow_addresses)
+        // A program that was built anew may say the same version.
+        let program = Stamp::of(&self.program).ok();
+        format!("{:?} {trust:?} {program:?}", self.allow_addresses)
     }
 
     /// Removes the socket of a gateway that has ended.

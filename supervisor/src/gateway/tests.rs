@@ -8,7 +8,7 @@ use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use agentapi_shared::egress::{EgressLimits, EgressMode};
+use agentapi_shared::egress::{EgressLimits, EgressMode, EgressRule};
 use agentapi_shared::runtime::{OnEnd, TaskGroup};
 use futures_util::FutureExt;
 use nix::sys::signal::{Signal, kill};
@@ -287,6 +287,28 @@ async fn a_gateway_of_another_configuration_is_replaced_and_one_is_left() {
 }
 
 #[tokio::test]
+async fn a_gateway_whose_program_was_replaced_is_replaced() {
+    let host = Host::new();
+    let (program, newer) = (host.dir.join("agentapi-egress"), host.dir.join("newer"));
+    let (listener, session) = (TcpListener::bind("127.0.0.1:0").unwrap(), SessionId::generate());
+    std::fs::copy(Host::program(), &program).unwrap();
+    for gateways in [1, 1, 2] {
+        if gateways == 2 {
+            // As an installation does it, with the same release.
+            std::fs::copy(Host::program(), &newer).unwrap();
+            std::fs::rename(&newer, &program).unwrap();
+        }
+        let (gateway, tasks) = host.broker_of(program.clone(), Vec::new());
+        gateway.serve(session, 1, egress(&listener)).await.unwrap();
+        gateway.settled().await;
+        until("one is left", || host.alive() == 1).await;
+        assert_eq!(host.pids().len(), gateways);
+        tasks.shutdown();
+        assert!(tasks.drain(PATIENCE).await);
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_is_made_again_and_no_other_gateway_is_started() {
     let host = Host::new();
     let (gateway, _tasks) = host.broker();
@@ -345,6 +367,36 @@ async fn decisions_that_could_not_be_stored_are_stored_later() {
     }
     until("all three are stored", || host.taken() == 3).await;
     assert_eq!(host.failures.load(Ordering::Relaxed), 0);
+}
+
+/// Both sides have more to say than their sockets hold.
+#[tokio::test]
+async fn decisions_that_nobody_takes_hold_no_session_up() {
+    let host = Host::new();
+    let (gateway, _tasks) = host.broker();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut loud = egress(&listener);
+    loud.policy.limits.connections_per_minute = 100_000;
+    gateway.serve(SessionId::generate(), 1, loud).await.unwrap();
+    // Nothing is read while what was read is not stored: some seconds, by the broker's waits.
+    host.failures.store(3, Ordering::Relaxed);
+    let decided = 1500;
+    for _ in 0..decided {
+        assert!(is_refused(&listener));
+    }
+    let rule = |number: usize| format!("{}.{}.{number}.example.com", "a".repeat(60), "b".repeat(40)).parse().unwrap();
+    let rules: Vec<EgressRule> = (0..1000).map(rule).collect();
+    let listeners: Vec<TcpListener> = (0..8).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let served = listeners.iter().map(|listener| {
+        let mut large = egress(listener);
+        large.policy.deny.clone_from(&rules);
+        gateway.serve(SessionId::generate(), 1, large)
+    });
+    for served in futures_util::future::join_all(served).await {
+        served.unwrap();
+    }
+    until("all decisions are stored", || host.taken() == decided).await;
+    assert!(is_refused(&listeners[7]));
 }
 
 #[tokio::test]

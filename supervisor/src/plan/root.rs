@@ -1,10 +1,12 @@
 //! The root of a jail, step by step: what of the host is shown, what is made for it, what is hidden.
 
-use std::path::{Component, Path};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 
 use agentapi_shared::jail::{AGENT_ID, HOME, HOSTNAME, IdMap, JailMode, MountStep, WORKSPACE};
 
-use super::{PlanError, PlanInput};
+use super::{PlanError, PlanInput, Source};
+use crate::host::Ids;
 use crate::sandbox::SandboxMount;
 use crate::workspace::HostDir;
 
@@ -18,6 +20,9 @@ const RUN_BYTES: u64 = 16 * 1024 * 1024;
 pub(super) const RUNTIME_DIR: &str = "/run/user/1000";
 /// Terminals of a session: its own and those of tmux or script inside.
 const PTS_MAX: u32 = 64;
+
+/// Bytes of a file of /etc that is copied instead of mounted: with all of [`ETC`] far below what a start message takes.
+const COPIED_BYTES_MAX: u64 = 4096;
 
 /// Directories of the system that a session sees, read-only.
 pub(super) const SYSTEM_DIRS: [&str; 9] =
@@ -91,10 +96,15 @@ const MASKED: [&str; 17] = [
 /// What of /proc programs read and nobody may set.
 const READ_ONLY: [&str; 4] = ["sys", "bus", "fs", "irq"];
 /// What programs write to themselves, where file permissions let them.
-const SCRATCH: [&str; 5] = ["/tmp", "/var/tmp", "/run", "/dev/shm", "/dev/pts"];
+const SCRATCH: [&str; 4] = ["/tmp", "/run", "/dev/shm", "/dev/pts"];
 /// Where no mount of a session goes, nor above nor below: what is made for the jail, and what the agent writes. Below the latter a link that it has
 /// left there would lead the mount, made by root, elsewhere.
-const RESERVED: [&str; 7] = ["/proc", "/sys", "/dev", "/etc", "/run", HOME, WORKSPACE];
+const RESERVED: [&str; 8] = ["/proc", "/sys", "/dev", "/etc", "/run", "/var/tmp", HOME, WORKSPACE];
+
+/// What every session sees of the system.
+pub(crate) fn system_paths() -> impl Iterator<Item = PathBuf> {
+    SYSTEM_DIRS.iter().map(PathBuf::from).chain(ETC.iter().map(|name| Path::new("/etc").join(name)))
+}
 
 /// Every step, in order.
 pub(super) fn steps(input: &PlanInput<'_>, mode: JailMode) -> Result<Vec<MountStep>, PlanError> {
@@ -103,17 +113,16 @@ pub(super) fn steps(input: &PlanInput<'_>, mode: JailMode) -> Result<Vec<MountSt
         steps.extend(system_dir(Path::new(dir)));
     }
     for name in ETC {
-        let path = format!("/etc/{name}");
-        steps.extend(Path::new(&path).exists().then(|| read_only(&path)));
+        steps.extend(setting(Path::new("/etc").join(name)));
     }
-    steps.extend(files());
-    steps.extend(proc());
+    steps.extend(files(agent_id(input.ids, mode)));
+    // Devices first: one of them is the mask of what /proc must not show.
     steps.extend(devices());
+    steps.extend(proc());
     steps.push(tmpfs("/tmp", TMP_BYTES, 0o1777));
     steps.push(tmpfs("/run", RUN_BYTES, 0o755));
-    let (target, size_bytes) = (RUNTIME_DIR.to_owned(), RUN_BYTES);
-    steps.push(MountStep::Tmpfs { target, size_bytes, mode: 0o700, owner: AGENT_ID });
-    steps.push(tmpfs("/var/tmp", RUN_BYTES, 0o1777));
+    steps.push(MountStep::Directory { target: RUNTIME_DIR.to_owned(), mode: 0o700, owner: AGENT_ID });
+    steps.push(MountStep::Symlink { target: "/var/tmp".to_owned(), to: "../tmp".to_owned() });
     // After what would cover them. A path below another one, or below the system's, is there already.
     let mut shown: Vec<&Path> = SYSTEM_DIRS.iter().map(Path::new).collect();
     for path in &input.exposure.read_only_paths {
@@ -122,12 +131,16 @@ pub(super) fn steps(input: &PlanInput<'_>, mode: JailMode) -> Result<Vec<MountSt
             shown.push(path);
         }
     }
-    steps.push(bind_dir(input.home, HOME, None));
-    let idmap = match mode {
-        JailMode::Root { uid_base } if input.foreign_workspace => Some(as_owner(input.workspace, uid_base)),
-        _ => None,
-    };
-    steps.push(bind_dir(input.workspace, WORKSPACE, idmap));
+    for (source, target, foreign) in [(input.home, HOME, false), (input.workspace, WORKSPACE, input.foreign_workspace)]
+    {
+        steps.push(match (source, mode) {
+            (Source::Disk(dir), _) => MountStep::Disk { dir, target: target.to_owned() },
+            (Source::Host(dir), JailMode::Root { uid_base }) if foreign => {
+                bind_dir(dir, target, Some(as_owner(dir, uid_base)))
+            }
+            (Source::Host(dir), _) => bind_dir(dir, target, None),
+        });
+    }
     for mount in &input.sandbox.mounts {
         steps.push(extra(mount, mode)?);
     }
@@ -180,6 +193,19 @@ fn system_dir(path: &Path) -> Option<MountStep> {
     path.is_dir().then(|| read_only(&target))
 }
 
+/// Something of /etc as it is now. A small file is copied, as a mount costs more than its text; what only some may read is left to the mount.
+fn setting(path: PathBuf) -> Option<MountStep> {
+    let found = std::fs::metadata(&path).ok()?;
+    let target = path.display().to_string();
+    let small = found.is_file() && found.len() <= COPIED_BYTES_MAX && found.mode() & 0o004 != 0;
+    let content = small.then(|| std::fs::read_to_string(&path).ok()).flatten();
+    let copied = content.filter(|content| content.len() as u64 <= COPIED_BYTES_MAX);
+    Some(match copied {
+        Some(content) => MountStep::File { target, content },
+        None => read_only(&target),
+    })
+}
+
 fn read_only(path: &str) -> MountStep {
     MountStep::Bind { source: path.to_owned(), target: path.to_owned(), read_only: true, identity: None, idmap: None }
 }
@@ -193,12 +219,20 @@ fn tmpfs(target: &str, size_bytes: u64, mode: u32) -> MountStep {
     MountStep::Tmpfs { target: target.to_owned(), size_bytes, mode, owner: 0 }
 }
 
+/// The agent's uid and gid, as it sees them.
+fn agent_id(ids: Ids, mode: JailMode) -> u32 {
+    match (ids, mode) {
+        (Ids::OfHost, JailMode::Root { uid_base }) => uid_base + AGENT_ID,
+        _ => AGENT_ID,
+    }
+}
+
 /// Files of the jail's own.
-fn files() -> impl Iterator<Item = MountStep> {
+fn files(agent: u32) -> impl Iterator<Item = MountStep> {
     let passwd = format!(
-        "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{AGENT_ID}:{AGENT_ID}:agent:{HOME}:/bin/bash\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+        "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{agent}:{agent}:agent:{HOME}:/bin/bash\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
     );
-    let group = format!("root:x:0:\ntty:x:5:\nagent:x:{AGENT_ID}:\nnogroup:x:65534:\n");
+    let group = format!("root:x:0:\ntty:x:5:\nagent:x:{agent}:\nnogroup:x:65534:\n");
     let hosts = format!("127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n");
     [("/etc/passwd", passwd), ("/etc/group", group), ("/etc/hosts", hosts)]
         .into_iter()

@@ -1,7 +1,7 @@
 //! What plans must hold, whatever they are made from.
 
 use super::*;
-use crate::sandbox::SandboxMount;
+use crate::sandbox::{Listener, SandboxMount};
 use agentapi_shared::api::Limits;
 use agentapi_shared::jail::{FileIdentity, IdMap, MountStep};
 
@@ -14,7 +14,7 @@ fn sandbox(network: NetworkMode) -> Sandbox {
         profile: "dev".to_owned(),
         debuggers: true,
         network,
-        listeners: vec![3128, 3200],
+        listeners: [3128, 3200].map(|port| Listener { port, model: None }).to_vec(),
         mounts: Vec::new(),
         limits: Limits::default(),
         degraded: Vec::new(),
@@ -26,17 +26,22 @@ fn sample(isolation: Isolation, foreign_workspace: bool) -> JailPlan {
 }
 
 fn made(isolation: Isolation, foreign_workspace: bool, sandbox: &Sandbox) -> Result<JailPlan, PlanError> {
+    with_ids(Ids::Mapped, isolation, foreign_workspace, sandbox)
+}
+
+fn with_ids(ids: Ids, isolation: Isolation, foreign_workspace: bool, sandbox: &Sandbox) -> Result<JailPlan, PlanError> {
     let (home, workspace) = (dir("/state/home", 0), dir("/srv/project", 4711));
     plan(PlanInput {
         isolation,
+        ids,
         sandbox,
         egress_env: &[],
         landlock: Some(7),
         cgroup: CgroupStep::default(),
         exposure: &Exposure { agent_paths: vec!["/srv/agents".into()], ..Exposure::default() },
         slot: 3,
-        home: &home,
-        workspace: &workspace,
+        home: Source::Host(&home),
+        workspace: Source::Host(&workspace),
         foreign_workspace,
         argv: vec!["sh".to_owned()],
         agent_env: &BTreeMap::from([("A".to_owned(), "agent".to_owned()), ("B".to_owned(), "agent".to_owned())]),
@@ -164,4 +169,23 @@ fn an_id_of_the_host_belongs_to_one_slot_or_to_none() {
     for uid in [0, 1000, SLOT_UID_BASE - 1, SLOT_UID_BASE + SLOTS_MAX * SLOT_UIDS, u32::MAX] {
         assert_eq!(slot_of(uid), None);
     }
+}
+
+#[test]
+fn without_user_namespaces_the_agent_is_named_by_its_id_on_the_host() {
+    let sandbox = sandbox(NetworkMode::Filtered);
+    let plain = with_ids(Ids::OfHost, Isolation::Root, false, &sandbox).unwrap();
+    let whole = with_ids(Ids::Mapped, Isolation::Root, false, &sandbox).unwrap();
+    let passwd = |plan: &JailPlan| {
+        plan.mounts.iter().find_map(|step| match step {
+            MountStep::File { target, content } if target == "/etc/passwd" => Some(content.clone()),
+            _ => None,
+        })
+    };
+    let agent = 0x4000_0000 + 3 * 65_536 + 1000;
+    assert!(passwd(&plain).unwrap().contains(&format!("\nagent:x:{agent}:{agent}:")));
+    assert!(passwd(&whole).unwrap().contains("\nagent:x:1000:1000:"));
+    let others: Vec<Namespace> = whole.namespaces.iter().copied().filter(|it| *it != Namespace::User).collect();
+    assert_eq!(plain.namespaces, others);
+    assert_eq!((plain.landlock, plain.filter, plain.shim), (whole.landlock, whole.filter, whole.shim));
 }

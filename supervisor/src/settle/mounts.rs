@@ -14,12 +14,12 @@ use crate::workspace::{self, BelowError, HostDir};
 
 /// What the jail itself makes. Nothing is put over it, and nothing into it: in HOME and workspace the agent of an earlier spawn may have left a
 /// link where the mount would go.
-const OWN: [&str; 16] = [
-    "/proc", "/sys", "/dev", "/etc", "/run", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt",
-    "/nix", HOME, WORKSPACE,
+const OWN: [&str; 17] = [
+    "/proc", "/sys", "/dev", "/etc", "/run", "/var/tmp", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64",
+    "/libx32", "/opt", "/nix", HOME, WORKSPACE,
 ];
 /// What is made for programs to put files into: a directory may go below, not over it.
-const SHARED: [&str; 2] = ["/tmp", "/var/tmp"];
+const SHARED: &str = "/tmp";
 
 /// The request's directories, and those that profile and agent bring. Of the latter, what is not there is left out.
 pub(super) fn settle(
@@ -115,7 +115,7 @@ fn mount(dir: HostDir, target: PathBuf, writable: bool) -> SandboxMount {
 /// The first of the jail's own directories that a target has to do with.
 fn covers(target: &Path) -> Option<&'static str> {
     let own = OWN.into_iter().find(|own| overlap(Path::new(own), target));
-    own.or_else(|| SHARED.into_iter().find(|shared| Path::new(shared).starts_with(target)))
+    own.or_else(|| Path::new(SHARED).starts_with(target).then_some(SHARED))
 }
 
 fn overlap(one: &Path, other: &Path) -> bool {

@@ -53,6 +53,7 @@ fn ground(control: Control, missing: &[Missing]) -> Ground {
         missing: missing.iter().copied().collect(),
         control,
         landlock_abi: 7,
+        no_disk: None,
     }
 }
 
@@ -61,7 +62,7 @@ fn whole() -> Ground {
 }
 
 const NOBODY: Subject<'_> =
-    Subject { manifest: None, foreign_workspace: false, read_only_paths: &[], private: &Private::NONE };
+    Subject { manifest: None, read_only_paths: &[], private: &Private::NONE, storage: Storage::New };
 
 /// What the refusal of a request says.
 fn refusal(settings: &Settings, ground: &Ground, request: &SandboxRequest) -> String {
@@ -142,20 +143,49 @@ fn directories_are_given_as_the_host_says_and_nowhere_else() {
 #[test]
 fn what_a_host_lacks_is_refused_unless_it_is_allowed_and_used() {
     let mut settings = Settings::parse("", "test").unwrap();
-    let poor = ground(Control::None, &[Missing::Cgroup, Missing::IdMap, Missing::DiskQuota]);
+    let poor = ground(Control::None, &[Missing::Cgroup, Missing::DiskQuota]);
     let plain = SandboxRequest::default();
     assert!(refusal(&settings, &poor, &plain).contains("no-cgroup"));
     settings.allow_degraded.insert(Missing::Cgroup);
-    let settled = settle(&settings, &poor, &plain, NOBODY).unwrap();
-    // Neither a disk limit nor a directory of the host was asked for.
+    // Every profile that is shipped limits disk space; one that does not has nothing to miss.
+    assert!(refusal(&settings, &poor, &plain).contains("no-disk-quota"));
+    let mut unlimited = settings.clone();
+    unlimited.profiles.get_mut("dev").unwrap().limits.disk_bytes = None;
+    let settled = settle(&unlimited, &poor, &plain, NOBODY).unwrap();
     assert_eq!(settled.posture.degraded, ["no-cgroup"]);
+    settings.allow_degraded.insert(Missing::DiskQuota);
+    let settled = settle(&settings, &poor, &plain, NOBODY).unwrap();
+    assert_eq!((settled.posture.degraded.len(), settled.posture.limits.disk_bytes), (2, None));
     assert_eq!((settled.posture.limits.memory_bytes, settled.posture.limits.pids), (None, Some(4096)));
-    let foreign = Subject { foreign_workspace: true, ..NOBODY };
-    assert!(settle(&settings, &poor, &plain, foreign).unwrap_err().to_string().contains("idmap"));
     // A limit that somebody relies on is kept or refused, whatever is allowed.
     let limits = Limits { memory_bytes: Some(1 << 30), ..Limits::default() };
     let asked = SandboxRequest { limits, ..SandboxRequest::default() };
     assert!(refusal(&settings, &poor, &asked).starts_with("sandbox.limits.memory_bytes:"));
+}
+
+#[test]
+fn a_session_keeps_what_its_files_are_on_whatever_is_settled_later() {
+    let settings = Settings::parse("", "test").unwrap();
+    let plain = SandboxRequest::default();
+    let on = |ground: &Ground, storage| settle(&settings, ground, &plain, Subject { storage, ..NOBODY });
+    let disk = Storage::Disk { bytes: 123 << 20 };
+    let new = on(&whole(), Storage::New).unwrap();
+    assert_eq!(new.posture.limits.disk_bytes, settings.profiles["dev"].limits.disk_bytes);
+    assert_eq!(on(&whole(), disk).unwrap().posture.limits.disk_bytes, Some(123 << 20));
+    // Of before there were disks: it goes on, wherever it is, and says what it is like.
+    let without = ground(Control::whole(), &[Missing::DiskQuota]);
+    for ground in [whole(), without.clone()] {
+        let settled = on(&ground, Storage::Directories).unwrap();
+        assert_eq!(
+            (settled.posture.limits.disk_bytes, &settled.posture.degraded[..]),
+            (None, &["no-disk-quota".to_owned()][..])
+        );
+    }
+    // Its files cannot be had, whatever is allowed.
+    let none = Ground { isolation: Isolation::None, ..without.clone() };
+    for ground in [without, none] {
+        assert!(on(&ground, disk).unwrap_err().to_string().starts_with("sandbox.limits.disk_bytes: "));
+    }
 }
 
 #[test]
@@ -169,16 +199,11 @@ fn the_agent_reaches_what_it_needs_and_the_gateway_listens_only_if_filtered() {
     let allowed = |settled: &Settled, name: &str| settled.egress.allow.iter().any(|rule| rule.host.matches(name));
     assert!(allowed(&settled, "api.anthropic.com") && allowed(&settled, "mine.example.com"));
     assert!(!allowed(&settled, "registry.npmjs.org"));
-    assert_eq!(
-        (settled.sandbox.listeners.as_slice(), settled.roles.as_slice()),
-        (&[PROXY_PORT][..], &[ListenerRole::Proxy][..])
-    );
+    assert_eq!(settled.sandbox.listeners, [Listener { port: PROXY_PORT, model: None }]);
     assert_eq!(settled.egress.deny.len(), 1);
     let off = SandboxRequest { network: Some(NetworkMode::Off), ..SandboxRequest::default() };
     let settled = settle(&settings, &whole(), &off, NOBODY).unwrap();
-    assert!(
-        settled.sandbox.listeners.is_empty() && settled.roles.is_empty() && allowed(&settled, "registry.npmjs.org")
-    );
+    assert!(settled.sandbox.listeners.is_empty() && allowed(&settled, "registry.npmjs.org"));
 }
 
 #[test]
@@ -249,7 +274,7 @@ proptest! {
             writable,
         });
         let request = SandboxRequest { profile: None, network: asked.0, mounts: mounts.collect(), limits: asked.1 };
-        let ground = Ground { isolation: Isolation::Root, problem: None, missing: missing.clone(), control, landlock_abi: 7 };
+        let ground = Ground { isolation: Isolation::Root, problem: None, missing: missing.clone(), control, landlock_abi: 7, no_disk: None };
         let Ok(settled) = settle(&settings, &ground, &request, NOBODY) else { return Ok(()) };
         let sandbox = settled.sandbox;
         prop_assert!(sandbox.network <= profile.network && asked.0.is_none_or(|asked| sandbox.network <= asked));
@@ -271,7 +296,7 @@ proptest! {
             let word: Missing = word.parse().unwrap();
             prop_assert!(missing.contains(&word) && allowed.contains(&word));
         }
-        let unused = [Missing::DiskQuota, Missing::IdMap];
+        let unused = [Missing::DiskQuota];
         prop_assert!(missing.iter().all(|word| allowed.contains(word) || unused.contains(word)));
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn act(actor: &str, rest: &[&str]) -> ExitCode {
         ("idle", [..]) => until_end_of_input(),
         ("hold", [key, queue, secret]) => hold(key.parse().unwrap_or(0), queue, secret),
         ("listen", [name, port]) => listen(name, port),
-        ("ask", []) => ask(),
+        ("ask", [slowness]) => ask(slowness.parse().unwrap_or(1)),
         ("hoard", [port, count]) => hoard(port, count.parse().unwrap_or(0)),
         ("connect", paths) => connect(paths),
         _ => ExitCode::FAILURE,
@@ -190,8 +190,11 @@ fn hold(key: i32, queue: &str, secret: &str) -> ExitCode {
         let _open = call(libc::SYS_fchmod, &[fd as usize, 0o666]);
     }
     let (kind, label) = (c("user"), c(queue));
-    /// `KEY_SPEC_USER_KEYRING`.
-    const RING: usize = -4_isize as usize;
+    /// `KEYCTL_JOIN_SESSION_KEYRING`: only who possesses a key may open it to others, and services of systemd do not possess their user's.
+    const JOIN: usize = 1;
+    let _own = call(libc::SYS_keyctl, &[JOIN, 0]);
+    /// `KEY_SPEC_SESSION_KEYRING`.
+    const RING: usize = -3_isize as usize;
     let added = call(
         libc::SYS_add_key,
         &[at(kind.to_bytes_with_nul()), at(label.to_bytes_with_nul()), at(secret.as_bytes()), secret.len(), RING],
@@ -261,12 +264,12 @@ fn connect(paths: &[&str]) -> ExitCode {
 }
 
 /// Says what `asks.json` holds to ports of loopback, one after the other, and writes down the answers.
-fn ask() -> ExitCode {
+fn ask(slowness: u32) -> ExitCode {
     let Ok(text) = fs::read("asks.json") else { return ExitCode::FAILURE };
     let Ok(asks) = serde_json::from_slice::<Vec<Ask>>(&text) else { return ExitCode::FAILURE };
     let answers: std::collections::BTreeMap<String, String> = asks
         .into_iter()
-        .map(|ask| (ask.id.clone(), say_and_hear(&ask).unwrap_or_else(|error| format!("error: {error}"))))
+        .map(|ask| (ask.id.clone(), say_and_hear(&ask, slowness).unwrap_or_else(|error| format!("error: {error}"))))
         .collect();
     let Ok(mut text) = serde_json::to_vec(&answers) else { return ExitCode::FAILURE };
     text.push(b'\n');
@@ -282,11 +285,11 @@ struct Ask {
     then: Vec<u8>,
 }
 
-fn say_and_hear(ask: &Ask) -> std::io::Result<String> {
+fn say_and_hear(ask: &Ask, slowness: u32) -> std::io::Result<String> {
     /// An answer comes at once, or none is to come.
     const PATIENCE: std::time::Duration = std::time::Duration::from_millis(1500);
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", ask.port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE * slowness))?;
     let (mut heard, mut buffer) = (Vec::new(), [0; 16_384]);
     stream.write_all(&ask.first)?;
     for then in [&ask.then, &Vec::new()] {

@@ -300,14 +300,17 @@ fn truncate_read_only(params: &Params) -> Seen {
 }
 
 fn flags_of_read_only(params: &Params) -> Seen {
-    /// `FS_IOC_SETFLAGS`.
+    /// `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS`.
+    const GET_FLAGS: usize = 0x8008_6601;
     const SET_FLAGS: usize = 0x4008_6602;
     let file = match File::open(read_only_file(params, "fs.flags_of_read_only")) {
         Ok(file) => file,
         Err(error) => return Seen::refused(errno(&error)),
     };
-    // No atime: visible, and without consequence.
-    let flags: libc::c_long = 0x80;
+    // No atime, beside those it has: visible, and without consequence.
+    let mut flags: libc::c_long = 0;
+    let _known = call(libc::SYS_ioctl, &[file.as_raw_fd() as usize, GET_FLAGS, at_mut(&mut flags)]);
+    flags |= 0x80;
     Seen::of(call(libc::SYS_ioctl, &[file.as_raw_fd() as usize, SET_FLAGS, at(&flags)]))
 }
 

@@ -13,12 +13,11 @@ use agentapi_shared::shim::START_BYTES_MAX;
 use agentapi_tests::attempt::{EDITS_FILE, Edit, is_meant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, sendmsg,
     setsockopt, socketpair, sockopt,
 };
-use nix::unistd::{Pid, getppid, setsid};
+use nix::unistd::setsid;
 use serde_json::Value;
 
 use crate::sys;
@@ -55,13 +54,6 @@ fn interpose(dir: &Path) -> Result<OwnedFd, Errno> {
     let bytes = serde_json::to_vec(&start).map_err(|_| Errno::EINVAL)?;
     send(ours.as_raw_fd(), &bytes, &fds)?;
     drop(fds);
-    let delay = edits.iter().find_map(|edit| match edit {
-        Edit::KillAfter { microseconds } => Some(*microseconds),
-        _ => None,
-    });
-    if let Some(microseconds) = delay {
-        fork_killer(microseconds)?;
-    }
     if sys::fork()? == 0 {
         drop(theirs);
         let _own = setsid();
@@ -88,19 +80,6 @@ fn relay(shim: BorrowedFd<'_>, supervisor: BorrowedFd<'_>) {
             }
         }
     }
-}
-
-fn fork_killer(microseconds: u64) -> Result<(), Errno> {
-    if sys::fork()? == 0 {
-        let shim = getppid();
-        let wait = nix::sys::time::TimeSpec::from_duration(std::time::Duration::from_micros(microseconds));
-        let _slept = sys::call(libc::SYS_nanosleep, &[sys::at(&wait), 0]);
-        if shim != Pid::from_raw(1) {
-            let _sent = kill(shim, Signal::SIGKILL);
-        }
-        sys::exit_now(0);
-    }
-    Ok(())
 }
 
 fn receive(socket: RawFd) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno> {
@@ -154,7 +133,6 @@ fn apply(edit: &Edit, start: &mut Value) {
         Edit::Record { path } => {
             let _written = std::fs::write(path, serde_json::to_vec_pretty(start).unwrap_or_default());
         }
-        Edit::KillAfter { .. } => {}
     }
 }
 

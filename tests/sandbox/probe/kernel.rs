@@ -3,19 +3,19 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use agentapi_tests::attempt::Params;
 use nix::errno::Errno;
 use nix::sys::wait::WaitStatus;
 
 use crate::outcome::{Row, Seen, errno};
-use crate::run::in_child;
+use crate::run::{in_child, say};
 use crate::sys::{self, at, at_mut, call};
 
 /// The numbers that are tried, and then the same again as the x32 variant has them.
 const NUMBERS: i64 = 600;
-/// How long a call that waits is waited for.
+/// How long a call that waits is waited for, on a usual machine.
 const WAIT_MICROSECONDS: i64 = 50_000;
 /// Numbers from here on are those of x32.
 const X32: i64 = 0x4000_0000;
@@ -47,10 +47,11 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// What a call said: the class that a filter decides, and no more.
-fn class(number: i64) -> &'static str {
+fn class(number: i64, params: &Params) -> &'static str {
     let status = in_child(|| {
-        // Ends those that wait.
-        let timer = [0_i64, 0, 0, WAIT_MICROSECONDS];
+        // Ends those that wait, and no other before it got there.
+        let wait = WAIT_MICROSECONDS * i64::from(params.slowness.max(1));
+        let timer = [0_i64, 0, wait / 1_000_000, wait % 1_000_000];
         let _set = call(libc::SYS_setitimer, &[0, at(&timer), 0]);
         // No pointer, descriptor, pid or flag is valid with every bit set.
         match call(number, &[usize::MAX; 6]) {
@@ -68,15 +69,23 @@ fn class(number: i64) -> &'static str {
 }
 
 /// Each number from 0 to 599; the numbers that reached the kernel go to the harness, which holds the list of what may.
-fn every_call(_: &Params) -> Seen {
+fn every_call(params: &Params) -> Seen {
     // Their arguments do not stop these: they end or stop this process, its parent, or the machine's own work.
     let left_out = [libc::SYS_vhangup, libc::SYS_sync];
     let reached: Vec<String> = (0..NUMBERS)
-        .filter(|number| !left_out.contains(number) && class(*number) == "reached")
+        .filter(|number| !left_out.contains(number) && class(*number, params) == "reached")
         .map(|number| number.to_string())
         .collect();
     // That there is a filter at all shows in a call that every kernel has and that needs no privilege to be tried.
-    Seen::open_if(class(libc::SYS_io_uring_setup) == "reached", "filtered", reached.join(" "))
+    Seen::open_if(class(libc::SYS_io_uring_setup, params) == "reached", "filtered", reached.join(" "))
+}
+
+/// Says which version of Landlock this kernel has; 0 for none.
+pub(crate) fn landlock() -> ExitCode {
+    /// `LANDLOCK_CREATE_RULESET_VERSION`.
+    const VERSION: usize = 1;
+    say(&call(libc::SYS_landlock_create_ruleset, &[0, 0, VERSION]).unwrap_or(0).to_string());
+    ExitCode::SUCCESS
 }
 
 /// Kernels without that variant answer as a filter does, and show nothing.
@@ -120,12 +129,10 @@ fn perf(_: &Params) -> Seen {
     Seen::of(call(libc::SYS_perf_event_open, &[at(&attributes), 0, usize::MAX, usize::MAX, 0]))
 }
 
-/// Addresses of the kernel, not zeros.
+/// Addresses of the kernel, not zeros; the first ones are those of a processor's own data, and are zero everywhere.
 fn kallsyms(_: &Params) -> Seen {
     match fs::read_to_string("/proc/kallsyms") {
-        Ok(text) => {
-            Seen::open_if(text.lines().next().is_some_and(|line| !line.starts_with("0000000000000000")), "nothing", "")
-        }
+        Ok(text) => Seen::open_if(text.lines().any(|line| !line.starts_with("0000000000000000")), "nothing", ""),
         Err(error) => Seen::refused(errno(&error)).absent_if_missing(),
     }
 }

@@ -1,7 +1,9 @@
 //! The hostile program of the sandbox's tests. Inside a jail, or on the bare host as the control, it makes attempts for real and writes what
 //! it saw; the harness outside judges by what came of them.
 //!
-//! Roles: `batch LABEL [NAME...]` makes attempts, each in a process of its own; `list` names them; `act NAME` is a badly behaved agent; called as
+//! Roles: `batch LABEL [NAME...]` makes attempts, each in a process of its own; `list` names them; `landlock` tells its version; `act NAME` is a badly
+//! behaved agent;
+//! `without-user-namespaces PROGRAM...` runs a program as root of a host that forbids them; `step` is a tracer of starts; called as
 //! `agentapi-shim` it stands between supervisor and shim and changes the plan on its way, which is how a layer is taken away without any
 //! switch in the product.
 
@@ -16,6 +18,7 @@ mod outcome;
 mod process;
 mod resources;
 mod run;
+mod step;
 mod sys;
 mod tty;
 
@@ -33,7 +36,10 @@ fn main() -> ExitCode {
         ["batch", _label, names @ ..] => run::batch(names),
         ["bare", _label, names @ ..] => run::bare(names),
         ["list"] => run::list(),
+        ["without-user-namespaces", program @ ..] => run::without_user_namespaces(program),
+        ["step", rest @ ..] => step::step(rest),
         ["whoami"] => run::whoami(),
+        ["landlock"] => kernel::landlock(),
         ["act", actor, rest @ ..] => actors::act(actor, rest),
         _ => {
             run::say("usage: sandbox-probe batch LABEL [NAME...] | bare LABEL [NAME...] | list | act NAME");

@@ -33,8 +33,9 @@ pub(crate) const ROWS: &[Row] = &[
     Row { number: 61, name: "use.memfd", make: memfd },
     Row { number: 61, name: "use.pipes", make: pipes },
     Row { number: 63, name: "use.tmp_bytes", make: |params| fill("/tmp", params.tmp_bytes) },
-    Row { number: 63, name: "use.tmp_files", make: |params| fill_inodes("/tmp", params) },
-    Row { number: 63, name: "use.disk", make: disk },
+    Row { number: 63, name: "use.tmp_files", make: |params| fill_inodes("/tmp", params.tmp_bytes) },
+    Row { number: 63, name: "use.disk_bytes", make: |params| fill(&params.home, params.disk_bytes) },
+    Row { number: 63, name: "use.disk_files", make: |params| fill_inodes(&params.home, params.disk_bytes) },
     Row { number: 64, name: "use.descriptors", make: descriptors },
     Row { number: 65, name: "use.terminals", make: terminals },
     Row { number: 67, name: "use.pending_signals", make: pending_signals },
@@ -184,19 +185,11 @@ fn fill(dir: &str, limit: u64) -> Seen {
     seen
 }
 
-/// Where a host has quotas, the session's disk is as large as it was told.
-fn disk(params: &Params) -> Seen {
-    if params.disk_bytes == 0 {
-        return Seen::nowhere("NO QUOTA");
-    }
-    fill(&params.workspace, params.disk_bytes)
-}
-
 /// Empty files: bounded by the mount's inodes, which have to be few.
-fn fill_inodes(dir: &str, params: &Params) -> Seen {
-    /// More than a /tmp of a few MiB has, and few enough for any host.
+fn fill_inodes(dir: &str, limit: u64) -> Seen {
+    /// More than a file system of some MiB has, and few enough for any host.
     const TRIES: u64 = 20_000;
-    if size_of_mount(dir).is_none_or(|size| params.tmp_bytes == 0 || size > params.tmp_bytes * 2) {
+    if size_of_mount(dir).is_none_or(|size| limit == 0 || size > limit * 2) {
         return Seen::open("as many as the host has");
     }
     let place = Path::new(dir).join("inodes");

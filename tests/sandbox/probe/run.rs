@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use agentapi_tests::attempt::{DONE, Outcome, PARAMS_FILE, Params, RESULTS_FILE};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +17,7 @@ use nix::unistd::{Pid, geteuid, pipe};
 use crate::outcome::{Row, Seen};
 use crate::{credentials, filesystem, ipc, kernel, network, process, resources, sys, tty};
 
-/// Seconds that one attempt may take; the alarm ends it.
+/// Seconds that one attempt may take on a usual machine; the alarm ends it.
 const ATTEMPT_SECONDS_MAX: u32 = 20;
 
 /// Every attempt, in the order in which they are made: those that may end the session are last.
@@ -88,6 +90,39 @@ pub(crate) fn bare(names: &[&str]) -> ExitCode {
     }
 }
 
+/// Becomes a program for which the host forbids user namespaces: root of one that maps every id to itself, in which none may be made.
+pub(crate) fn without_user_namespaces(program: &[&str]) -> ExitCode {
+    let Some((program, args)) = program.split_first() else { return ExitCode::FAILURE };
+    if let Err(errno) = forbid_user_namespaces() {
+        say(&format!("without-user-namespaces: {errno}"));
+        return ExitCode::FAILURE;
+    }
+    let _error = Command::new(program).args(args).exec();
+    ExitCode::FAILURE
+}
+
+fn forbid_user_namespaces() -> Result<(), Errno> {
+    /// All ids that there are, each as itself.
+    const EVERY_ID: &str = "0 0 4294967295\n";
+    let (ready, made) = pipe()?;
+    // Only somebody outside may map every id.
+    let mapper = sys::fork()?;
+    if mapper == 0 {
+        drop(made);
+        let parent = nix::unistd::getppid();
+        let told = File::from(ready).read_exact(&mut [0]);
+        let mapped = ["uid_map", "gid_map"].map(|map| std::fs::write(format!("/proc/{parent}/{map}"), EVERY_ID));
+        sys::exit_now(i32::from(told.is_err() || mapped.iter().any(Result::is_err)));
+    }
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    File::from(made).write_all(b"x").map_err(|_| Errno::EPIPE)?;
+    match waitpid(Pid::from_raw(mapper), None)? {
+        WaitStatus::Exited(_, 0) => {}
+        _ => return Err(Errno::EPERM),
+    }
+    std::fs::write("/proc/sys/user/max_user_namespaces", "0").map_err(|_| Errno::EACCES)
+}
+
 fn make(dir: &Path, names: &[&str]) -> bool {
     // Before anything of our own is open.
     let inherited = filesystem::open_descriptors();
@@ -118,7 +153,7 @@ fn alone(row: &Row, params: &Params) -> Outcome {
         Ok(0) => {
             drop(read);
             sys::reset_signals();
-            let _before = nix::unistd::alarm::set(ATTEMPT_SECONDS_MAX);
+            let _before = nix::unistd::alarm::set(ATTEMPT_SECONDS_MAX * params.slowness.max(1));
             let outcome = (row.make)(params).named(row);
             let told = serde_json::to_vec(&outcome).is_ok_and(|bytes| File::from(write).write_all(&bytes).is_ok());
             sys::exit_now(i32::from(!told));

@@ -22,11 +22,7 @@ const FIONREAD: usize = 0x541b;
 pub(crate) const ROWS: &[Row] = &[
     Row { number: 47, name: "tty.inject", make: |_| inject(TIOCSTI) },
     Row { number: 47, name: "tty.inject_high_bits", make: |_| inject(TIOCSTI | 1 << 32) },
-    Row {
-        number: 47,
-        name: "tty.selection",
-        make: |_| on_own(|tty| call(libc::SYS_ioctl, &[tty, TIOCLINUX, at(&2_u8)])).absent_if_missing(),
-    },
+    Row { number: 47, name: "tty.selection", make: selection },
     Row { number: 47, name: "tty.console", make: |_| on_own(|tty| call(libc::SYS_ioctl, &[tty, TIOCCONS, 0])) },
     Row { number: 47, name: "tty.discipline", make: |_| on_own(discipline) },
     Row { number: 48, name: "tty.of_others", make: of_others },
@@ -65,6 +61,23 @@ fn inject(request: usize) -> Seen {
     let mut waiting = 0_i32;
     let asked = call(libc::SYS_ioctl, &[tty, FIONREAD, at_mut(&mut waiting)]);
     Seen::open_if(asked.is_ok() && waiting > 0, "ignored", format!("{waiting} bytes to read"))
+}
+
+/// Selects a character of what a terminal shows, which the next call would paste. Only consoles know how: that of the host, if it can be had.
+fn selection(_: &Params) -> Seen {
+    #[repr(C, packed)]
+    struct Select {
+        subcode: u8,
+        place: [u16; 5],
+    }
+    /// `TIOCL_SETSEL`: from the first character to itself.
+    const FIRST: Select = Select { subcode: 2, place: [1, 1, 1, 1, 0] };
+    let select = |tty: usize| call(libc::SYS_ioctl, &[tty, TIOCLINUX, at(&FIRST)]);
+    let on_console = |path| match OpenOptions::new().write(true).open(path) {
+        Ok(console) => Seen::of(select(console.as_raw_fd() as usize)),
+        Err(error) => Seen::refused(errno(&error)),
+    };
+    Seen::worst([on_console("/dev/tty1"), on_console("/dev/tty0"), on_own(select)]).absent_if_missing()
 }
 
 /// Another line discipline, and back.

@@ -3,6 +3,7 @@
 Everything here is emulated, so deadlines are generous. They bound how long a failure takes and say nothing of speed.
 """
 
+import glob
 import json
 import os
 import subprocess
@@ -20,10 +21,6 @@ SLOT_UID_BASE = 0x4000_0000
 
 class Failed(Exception):
     """An expectation that was not met, in words."""
-
-
-class NotTried(Exception):
-    """What a test is about is not in this build; the words say how that was seen."""
 
 
 def expect(condition, words):
@@ -117,6 +114,11 @@ def start_time(pid):
     return read(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[19]
 
 
+def loops():
+    """Files that loop devices show."""
+    return [read(file).strip() for file in sorted(glob.glob("/sys/block/loop*/loop/backing_file"))]
+
+
 def mounts():
     """What the host has mounted, without what changes by itself."""
     return sorted(" ".join(line.split()[4:6]) for line in read("/proc/1/mountinfo").splitlines() if "/run/user" not in line)
@@ -131,23 +133,39 @@ def cgroups():
     return sorted(found)
 
 
-def run_tests(tests):
-    """Runs them in order, tells each result on its line, and ends with the marker that the harness waits for."""
-    passed = failed = not_tried = 0
-    for test in tests:
+class Tally:
+    """Tells each result on its line, counts them, and ends with the marker that the harness waits for."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+        self.began = time.monotonic()
+
+    def test(self, name, work):
         began = time.monotonic()
+        words = None
         try:
-            test()
-            passed += 1
-            print(f"ok {test.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
-        except NotTried as reason:
-            not_tried += 1
-            print(f"# not tried: {test.__name__}: {reason}", flush=True)
-        except Exception as error:  # noqa: BLE001: whatever it is, the next test runs and the report is complete.
-            failed += 1
-            words = str(error) if isinstance(error, Failed) else traceback.format_exc()
-            print(f"not ok {test.__name__}", flush=True)
+            work()
+        except Failed as failure:
+            words = str(failure)
+        except Exception:  # noqa: BLE001: whatever it is, the next test runs and the report is complete.
+            words = traceback.format_exc()
+        seconds = time.monotonic() - began
+        if words is None:
+            self.passed += 1
+            print(f"ok {name} ({seconds:.1f} s)", flush=True)
+        else:
+            self.failed += 1
+            print(f"not ok {name} ({seconds:.1f} s)", flush=True)
             print("\n".join(f"# {line}" for line in words.splitlines()), flush=True)
-    if failed:
-        print(run("journalctl", "--no-pager", "-n", "300", "-u", "agentapi-*", check=False).stdout, flush=True)
-    print(f"VM-TEST-END passed={passed} failed={failed} not-tried={not_tried}", flush=True)
+
+    def functions(self, suite, tests):
+        """Runs functions in order."""
+        print(f"# suite {suite}: {len(tests)} tests", flush=True)
+        failed = self.failed
+        for test in tests:
+            self.test(f"{suite}::{test.__name__}", test)
+        if self.failed > failed:
+            print(run("journalctl", "--no-pager", "-n", "300", "-u", "agentapi-*", check=False).stdout, flush=True)
+
+    def end(self):
+        print(f"VM-TEST-END passed={self.passed} failed={self.failed} tests={time.monotonic() - self.began:.0f}s", flush=True)

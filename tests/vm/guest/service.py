@@ -6,7 +6,7 @@ import re
 import shutil
 
 from harness import (
-    CGROUP, CONTROLPLANE, SESSIONS, SUPERVISOR, agentapi, cgroups, create, equal, eventually, expect, mounts, of_sessions, pid_of, read,
+    CGROUP, CONTROLPLANE, SESSIONS, SUPERVISOR, agentapi, cgroups, create, equal, eventually, expect, loops, mounts, of_sessions, pid_of, read,
     run, screen, session, shown, start_time, unit,
 )
 
@@ -35,7 +35,7 @@ def it_is_installed_as_the_documentation_says():
     for name in UNITS:
         equal(unit(name, "ActiveState"), "active", name)
     said = run("journalctl", "-o", "cat", "-t", "agentapi-supervisor").stdout
-    expect("supervisor ready" in said, f"what the supervisor logs: {said}")
+    expect("supervisor ready" in said and "sandbox=Holds" in said, f"what the supervisor logs: {said}")
     equal(run("ps", "-o", "user=", "-p", unit(CONTROLPLANE, "MainPID")).stdout.strip(), "agentapi", "user of the control plane")
 
 
@@ -46,6 +46,9 @@ def the_doctor_finds_this_host_well():
     equal(report["verdict"], verdicts.get(done.returncode), "exit code and verdict")
     expect(done.returncode in (0, 1), lambda: done.stdout)
     equal(report["isolation"], "root", "isolation, by the doctor")
+    attempts = [attempt for trial in report["trials"] for attempt in trial["attempts"]]
+    expect(len(attempts) >= 80 and all(attempt["outcome"] in ("refused", "absent") for attempt in attempts),
+           lambda: f"the self-test, by the doctor: {attempts}")
     # And so does the daemon, which runs with less than the shell that the doctor was called from.
     host = eventually("a connected host", lambda: [host for host in hosts() if host["connected"]])[0]
     equal(host["facts"]["isolation"], "root", "isolation, by the daemon")
@@ -118,6 +121,27 @@ def a_process_among_the_sessions_opens_no_device():
     expect(refused.returncode != 0 and "Operation not permitted" in refused.stderr, f"root below {SESSIONS}: {refused}")
 
 
+def devices_of_a_newer_unit_count_from_the_reload_on():
+    """An upgrade from units that did not allow loop devices, while sessions run: they are allowed as soon as systemd has read the new ones."""
+
+    def opens():
+        script = f"echo 0 >{CGROUP}/system.slice/{SESSIONS}/supervisor/cgroup.procs && exec 3<>/dev/loop-control"
+        return run("/bin/sh", "-c", script, check=False).returncode == 0
+
+    started = unit(SESSIONS, "InvocationID")
+    expect(opens(), "the unit allows it")
+    older = f"/run/systemd/system/{SESSIONS}.d"
+    os.makedirs(older)
+    with open(f"{older}/older.conf", "w", encoding="utf-8") as file:
+        file.write("[Service]\nDeviceAllow=\n")
+    run("systemctl", "daemon-reload")
+    expect(not opens(), "a unit of before does not")
+    shutil.rmtree(older)
+    run("systemctl", "daemon-reload")
+    expect(opens(), "the newer one does again")
+    equal(unit(SESSIONS, "InvocationID"), started, "the unit was not restarted")
+
+
 def tick():
     """The newest number that the ticking session shows."""
     return max(map(int, re.findall(r"tick-(\d+)", screen("ticker"))), default=-1)
@@ -185,20 +209,20 @@ def an_upgrade_keeps_sessions():
 def a_stop_leaves_nothing():
     def left():
         # The ticking session starts a `sleep 1` each second.
-        return (mounts(), cgroups(), [(pid, line) for pid, _, line in of_sessions() if line not in ("sleep 1", "")])
+        return (mounts(), loops(), cgroups(), [(pid, line) for pid, _, line in of_sessions() if line not in ("sleep 1", "")])
 
     expected = left()
     script = "setsid sleep 1111 & (trap '' HUP TERM; exec sleep 2222) & nohup sleep 3333 & echo leaving-$((3*3)); sleep 4444"
     create("tree", "bash", "--norc", "-c", script)
     shown("tree", "leaving-9")
-    expect(len(of_sessions()) >= len(expected[2]) + 5, lambda: f"shim, init, shell and its children are there: {of_sessions()}")
+    expect(len(of_sessions()) >= len(expected[3]) + 5, lambda: f"shim, init, shell and its children are there: {of_sessions()}")
     agentapi("session", "stop", "tree", "--grace", "500ms")
 
     try:
         eventually("everything is as it was", lambda: left() == expected)
     except Exception:
         changed = [sorted(set(now) ^ set(then)) for now, then in zip(left(), expected)]
-        expect(False, f"mounts, groups, processes that differ: {changed}")
+        expect(False, f"mounts, loop devices, groups, processes that differ: {changed}")
     agentapi("session", "purge", "tree")
 
 
@@ -236,6 +260,7 @@ def everything_can_be_removed():
         equal(unit(name, "ActiveState"), "inactive", name)
         expect(not os.path.exists(f"{CGROUP}/system.slice/{name}"), f"the group of {name} is gone")
     expect(not [line for line in mounts() if "agentapi" in line], "no mount is left")
+    eventually("no loop device is left", lambda: not loops())
 
 
 BEFORE = [
@@ -250,6 +275,7 @@ BEFORE = [
     a_restart_of_the_unit_keeps_sessions,
     a_stopped_supervisor_keeps_sessions,
     a_killed_supervisor_comes_back,
+    devices_of_a_newer_unit_count_from_the_reload_on,
     an_upgrade_keeps_sessions,
     a_stop_leaves_nothing,
 ]

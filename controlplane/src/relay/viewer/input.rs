@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{End, Viewer};
-use crate::domain::sessions;
+use crate::domain;
 use crate::store::Scope;
 use crate::store::records::SessionChange;
 
@@ -80,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
             let command = Command::Resize { spawn: record.spawn(), size };
             let resized = async {
                 plane.fleet.command(&record, command).await?;
-                sessions::change(&plane, Scope::System, record.id, None, |record| {
+                domain::change(&plane, Scope::System, record.id, None, |record| {
                     Ok((record.size != size).then(|| SessionChange { size: Some(size), ..SessionChange::default() }))
                 })
                 .await

@@ -8,13 +8,30 @@ use super::{rows, sessions};
 use crate::store::records::EgressFilter;
 use crate::store::{Scope, StoreError};
 
+/// Decisions kept of one session, some 400 bytes each with their indexes: what runs inside makes as many as it likes, and sessions are many.
+/// Overflow: its oldest are removed, at one in [`INSERTS_PER_REMOVAL`], so there are some hundred more at times.
+const KEPT_PER_SESSION_MAX: u32 = 10_000;
+
+/// Finding the oldest walks over all that are kept, which is too much for each. Left to chance: a count for each session would have to be kept
+/// somewhere, and a count over all of them can miss one that comes at the wrong moments.
+const INSERTS_PER_REMOVAL: u32 = 100;
+
 /// Stores a decision of a host about a session that is placed on it. One of another session has no place here: a host speaks for its own only.
 pub(super) fn record(tx: &Transaction<'_>, host: HostId, decision: &EgressDecision) -> Result<(), StoreError> {
+    if insert(tx, host, decision)? && rand::random_ratio(1, INSERTS_PER_REMOVAL) {
+        remove_beyond(tx, decision.session, KEPT_PER_SESSION_MAX)?;
+    }
+    Ok(())
+}
+
+/// Whether it was new, and had a place.
+pub(super) fn insert(tx: &Transaction<'_>, host: HostId, decision: &EgressDecision) -> Result<bool, StoreError> {
     let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    tx.prepare_cached(
+    let inserted = tx
+        .prepare_cached(
         "INSERT OR IGNORE INTO egress_decisions (id, org_id, created_by, created_at, session_id, spawn, host, port, address, verdict, rule,
-                                                 bytes_up, bytes_down, duration_ms)
-         SELECT ?1, org_id, ?2, ?3, id, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 FROM user_sessions WHERE id = ?4 AND host_id = ?2",
+                                                 bytes_up, bytes_down, duration_ms, times)
+         SELECT ?1, org_id, ?2, ?3, id, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 FROM user_sessions WHERE id = ?4 AND host_id = ?2",
     )?
     .execute(params![
         decision.id.to_string(),
@@ -30,7 +47,18 @@ pub(super) fn record(tx: &Transaction<'_>, host: HostId, decision: &EgressDecisi
         bytes(decision.bytes_up),
         bytes(decision.bytes_down),
         bytes(decision.duration_ms),
+        bytes(decision.times),
     ])?;
+    Ok(inserted > 0)
+}
+
+/// Removes the oldest of a session beyond so many.
+pub(super) fn remove_beyond(tx: &Transaction<'_>, session: SessionId, most: u32) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "DELETE FROM egress_decisions WHERE session_id = ?1
+         AND id <= (SELECT id FROM egress_decisions WHERE session_id = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+    )?
+    .execute(params![session.to_string(), most])?;
     Ok(())
 }
 
@@ -79,5 +107,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<EgressDecision> {
         bytes_up: count("bytes_up")?,
         bytes_down: count("bytes_down")?,
         duration_ms: count("duration_ms")?,
+        times: count("times")?,
     })
 }

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use agentapi_shared::egress::EgressVerdict;
 use agentapi_shared::{EventId, OrgId, UserId};
 
 use super::*;
 use crate::store::contract::{self, Subject};
-use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN};
+use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN, LOCAL_HOST};
 
 struct TempDir(PathBuf);
 
@@ -77,9 +78,9 @@ async fn a_database_is_migrated_once_and_a_newer_one_refused() {
     }
     let connection = Connection::open(dir.database()).unwrap();
     let versions: i64 = connection.query_row("SELECT COUNT(*) FROM schema_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(versions, 3);
+    assert_eq!(versions, 4);
     connection.execute("INSERT INTO schema_version (version) VALUES (99)", []).unwrap();
-    assert!(matches!(Sqlite::open(&dir.database()), Err(OpenError::TooNew { found: 99, known: 3 })));
+    assert!(matches!(Sqlite::open(&dir.database()), Err(OpenError::TooNew { found: 99, known: 4 })));
 }
 
 #[tokio::test]
@@ -102,6 +103,60 @@ async fn sessions_of_an_earlier_release_are_read() {
     let record = store.session(Scope::System, id).await.unwrap();
     assert_eq!(record.sandbox, agentapi_shared::api::SandboxRequest::default());
     assert_eq!(record.spawns[0].posture, None);
+}
+
+#[tokio::test]
+async fn a_session_keeps_its_newest_decisions_and_none_when_it_is_purged() {
+    let dir = TempDir::new();
+    let store = Sqlite::open(&dir.database()).unwrap();
+    let (loud, quiet) = (SessionId::generate(), SessionId::generate());
+    let decision = |session| EgressDecision {
+        id: EventId::generate(),
+        session,
+        spawn: 1,
+        at: time::OffsetDateTime::UNIX_EPOCH,
+        host: "example.com".to_owned(),
+        port: 443,
+        address: None,
+        verdict: EgressVerdict::Denied,
+        rule: "no_rule".to_owned(),
+        bytes_up: 0,
+        bytes_down: 0,
+        duration_ms: 0,
+        times: 7,
+    };
+    let first = decision(quiet);
+    let decisions: Vec<EgressDecision> = (0..5).map(|_| decision(loud)).collect();
+    let (newest_first, kept) = (decisions.iter().rev().take(3).cloned().collect::<Vec<_>>(), first.clone());
+    let fill = move |tx: &Transaction<'_>| {
+        for session in [loud, quiet] {
+            let insert = "INSERT INTO user_sessions (id, org_id, created_by, created_at, labels, agent, command, args, cols, rows, workspace,
+                          desired, generation, stop_grace_ms, stop_force, revision, state, host_id)
+                          VALUES (?1, ?2, ?3, '2026-01-02T03:04:05Z', '{}', 'custom', '[]', '[]', 80, 24, '{}', 'stop', 1, 0, 0, 1, 'exited', ?4)";
+            let (org, user) = (DEFAULT_ORG.to_string(), LOCAL_ADMIN.to_string());
+            tx.execute(insert, [&session.to_string(), &org, &user, &LOCAL_HOST.to_string()])?;
+        }
+        for decision in std::iter::once(&first).chain(&decisions) {
+            assert!(egress::insert(tx, LOCAL_HOST, decision)?);
+            assert!(!egress::insert(tx, LOCAL_HOST, decision)?);
+            egress::remove_beyond(tx, decision.session, 3)?;
+        }
+        Ok(())
+    };
+    store.call(fill).await.unwrap();
+    let list = async |session| {
+        store.egress(Scope::System, session, EgressFilter { limit: 10, ..EgressFilter::default() }).await.unwrap()
+    };
+    assert_eq!(list(loud).await, newest_first);
+    assert_eq!(list(quiet).await, [kept]);
+    let entry = crate::domain::audit::of_account("api", "test");
+    store.purge_session(Scope::System, loud, entry).await.unwrap();
+    let count = move |tx: &Transaction<'_>| {
+        let of = "SELECT count(*) FROM egress_decisions WHERE session_id = ?1";
+        let of = |session: SessionId| tx.query_row(of, [session.to_string()], |row| row.get::<_, i64>(0));
+        Ok((of(loud)?, of(quiet)?))
+    };
+    assert_eq!(store.call(count).await.unwrap(), (0, 1));
 }
 
 #[test]

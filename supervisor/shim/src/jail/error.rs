@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::lifeline::InitMessage;
+use super::lifeline::{InitMessage, STEP_BYTES_MAX};
 
 /// A jail that could not be made. Nothing runs.
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +29,10 @@ impl JailError {
         move |source| Self::Step { step: step.to_owned(), source }
     }
 
-    /// As another process of the jail tells it.
+    /// As another process of the jail tells it. A step with long paths in it is told by its beginning: the layer and what of it come first.
     pub(super) fn to_message(&self) -> InitMessage {
         match self {
-            Self::Step { step, source } => InitMessage::Failed { step: step.clone(), errno: *source as i32 },
+            Self::Step { step, source } => InitMessage::Failed { step: shortened(step), errno: *source as i32 },
             Self::Exec(errno) => InitMessage::ExecFailed { errno: *errno as i32 },
             Self::InitGone => InitMessage::Failed { step: "init".to_owned(), errno: libc::ESRCH },
         }
@@ -46,6 +46,13 @@ impl JailError {
             _ => Self::InitGone,
         }
     }
+}
+
+fn shortened(step: &str) -> String {
+    if step.len() <= STEP_BYTES_MAX {
+        return step.to_owned();
+    }
+    format!("{}...", &step[..step.floor_char_boundary(STEP_BYTES_MAX)])
 }
 
 /// What a jail that could not be made means and what to do about it. Where the cause may be many things, `agentapi doctor` looks at each.
@@ -106,6 +113,23 @@ pub(crate) fn describe_exec_failure(errno: Errno, program: &str, path: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jail::Lifeline;
+
+    #[test]
+    fn a_step_with_the_longest_paths_is_told() {
+        // Every byte of these is longer in JSON, and the shortening falls into the middle of a character.
+        for part in ["/a", "/\u{1}", "/\u{1F600}", "/\"\\"] {
+            let path = part.repeat(4_000 / part.len());
+            let step = format!("mounts: bind {path} to {path}");
+            let (ours, mut theirs) = Lifeline::pair().unwrap();
+            let error = JailError::Step { step, source: Errno::ENOENT };
+            ours.send(&error.to_message(), &[]).unwrap();
+            let (message, _) = theirs.receive::<InitMessage>().unwrap().unwrap();
+            let told = describe_jail_failure(&JailError::from_message(message));
+            assert!(told.starts_with(&format!("jail step `mounts: bind {part}")), "{told}");
+            assert!(told.contains("...` failed: No such file") && told.contains("is not there"), "{told}");
+        }
+    }
 
     #[test]
     fn a_failed_layer_says_what_to_do() {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
-use agentapi_shared::jail::{AGENT_ID, JailMode};
+use agentapi_shared::jail::{AGENT_ID, JailMode, JailPlan, Namespace};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -19,27 +19,34 @@ use crate::sys;
 /// Gives up every privilege. Afterwards all five capability sets are empty; that is checked. `limits` is `/proc/sys/user`, opened before it was
 /// made read-only.
 pub(super) fn drop_privileges(
-    mode: JailMode,
+    plan: &JailPlan,
     userns: Option<OwnedFd>,
     limits: Option<&OwnedFd>,
 ) -> Result<(), JailError> {
-    match mode {
+    let agent = match plan.mode {
+        JailMode::Root { uid_base } if !plan.has(Namespace::User) => {
+            // The host has none: the agent's id on the host is its id inside as well, and what limits user namespaces is the host's own.
+            setgroups(&[]).map_err(JailError::step("ids: setgroups"))?;
+            Some(uid_base + AGENT_ID)
+        }
         JailMode::Root { .. } => {
             let userns = userns.ok_or(JailError::step("namespaces: descriptor")(Errno::EBADF))?;
             setns(&userns, CloneFlags::CLONE_NEWUSER).map_err(JailError::step("namespaces: enter that of users"))?;
             setgroups(&[]).map_err(JailError::step("ids: setgroups"))?;
+            forbid_user_namespaces(limits)?;
+            Some(AGENT_ID)
         }
         JailMode::User => {
             // A second user namespace, so that the agent is uid 1000 and not the root of the first one.
             unshare(CloneFlags::CLONE_NEWUSER).map_err(JailError::step("namespaces: second of users"))?;
             map_agent_to_root().map_err(JailError::step("namespaces: map of the second of users"))?;
+            forbid_user_namespaces(limits)?;
+            Some(AGENT_ID)
         }
-        JailMode::None => {}
-    }
-    if mode != JailMode::None {
-        let limits = limits.ok_or(JailError::step("namespaces: limit of those of users")(Errno::EBADF))?;
-        forbid_user_namespaces(limits).map_err(JailError::step("namespaces: limit of those of users"))?;
-        become_nobody(Uid::from_raw(AGENT_ID), Gid::from_raw(AGENT_ID))?;
+        JailMode::None => None,
+    };
+    if let Some(agent) = agent {
+        become_nobody(Uid::from_raw(agent), Gid::from_raw(agent))?;
     }
     set_no_new_privs().map_err(JailError::step("privileges: no_new_privs"))?;
     // Nothing of the agent's user may trace init or read its memory. A change of ids has undone it.
@@ -47,9 +54,13 @@ pub(super) fn drop_privileges(
 }
 
 /// In this user namespace none can be made, also if the filter of system calls had a hole.
-fn forbid_user_namespaces(limits: &OwnedFd) -> Result<(), Errno> {
-    let limit = openat(limits.as_fd(), "max_user_namespaces", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    File::from(limit).write_all(b"0").map_err(errno)
+fn forbid_user_namespaces(limits: Option<&OwnedFd>) -> Result<(), JailError> {
+    let forbid = || {
+        let limits = limits.ok_or(Errno::EBADF)?.as_fd();
+        let limit = openat(limits, "max_user_namespaces", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        File::from(limit).write_all(b"0").map_err(errno)
+    };
+    forbid().map_err(JailError::step("namespaces: limit of those of users"))
 }
 
 fn map_agent_to_root() -> Result<(), Errno> {

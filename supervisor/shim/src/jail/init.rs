@@ -11,7 +11,8 @@ use agentapi_shared::jail::{JailMode, JailPlan, Namespace, Rlimit, RlimitResourc
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -22,7 +23,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdou
 use super::error::JailError;
 use super::lifeline::{InitMessage, Lifeline, ShimMessage};
 use super::userns::errno;
-use super::{Prepared, agent, agent_host_id, filter, ids, mounts, multiplexer, surroundings};
+use super::{Sources, agent, agent_host_id, filter, ids, mounts, multiplexer, network, surroundings};
 use crate::sys;
 
 /// Exit status of an init that could not make its jail.
@@ -31,15 +32,15 @@ const EXIT_SETUP: i32 = 125;
 const REAPED_AT_ONCE: u32 = 64;
 
 /// Runs init in the freshly cloned process.
-pub(super) fn run(plan: &JailPlan, size: WindowSize, mut lifeline: Lifeline, prepared: Prepared) -> ! {
-    let agent = match set_up(plan, size, &mut lifeline, prepared) {
+pub(super) fn run(plan: &JailPlan, size: WindowSize, mut lifeline: Lifeline, sources: Sources) -> ! {
+    let agent = match set_up(plan, size, &mut lifeline, sources) {
         Ok(agent) => agent,
         Err(error) => {
             // It may run already.
             if plan.mode == JailMode::None {
                 kill_descendants();
             }
-            let _told = lifeline.send(&error.to_message(), None);
+            let _told = lifeline.send(&error.to_message(), &[]);
             std::process::exit(EXIT_SETUP);
         }
     };
@@ -48,7 +49,7 @@ pub(super) fn run(plan: &JailPlan, size: WindowSize, mut lifeline: Lifeline, pre
         kill_descendants();
     }
     if let Some(message) = ended {
-        let _told = lifeline.send(&message, None);
+        let _told = lifeline.send(&message, &[]);
     }
     // In a pid namespace the kernel now kills whatever is left, and waits for it, before this process counts as gone.
     std::process::exit(0)
@@ -64,49 +65,66 @@ struct Agent {
     children: SignalFd,
 }
 
-fn set_up(plan: &JailPlan, size: WindowSize, lifeline: &mut Lifeline, prepared: Prepared) -> Result<Agent, JailError> {
-    tie_to_shim(plan)?;
-    shed_descriptors(lifeline, &prepared)?;
-    match lifeline.receive::<ShimMessage>().map_err(JailError::step("init: lifeline"))? {
-        Some((ShimMessage::Go, _)) => {}
-        _ => return Err(JailError::InitGone),
-    }
+fn set_up(plan: &JailPlan, size: WindowSize, lifeline: &mut Lifeline, sources: Sources) -> Result<Agent, JailError> {
+    guard(plan)?;
+    shed_descriptors(lifeline, &sources)?;
+    let _none = told(lifeline, &ShimMessage::Build)?;
     umask(Mode::from_bits_truncate(0o022));
     surroundings::arrange(plan, lifeline)?;
     let limits = if plan.mounts.is_empty() {
         set_child_subreaper(true).map_err(JailError::step("init: subreaper"))?;
         None
     } else {
-        mounts::build(plan.mode, &plan.mounts, prepared.idmaps)?
+        mounts::build(plan.mode, &plan.mounts, sources)?
     };
+    // The ids that files are made with have changed on the way.
+    guard(plan)?;
     let (master, slave) = sys::open_pty(&multiplexer(plan)).map_err(JailError::step("terminal: open"))?;
     sys::set_window_size(&slave, size).map_err(JailError::step("terminal: size"))?;
     if let Some(id) = agent_host_id(plan) {
         fchown(&slave, Some(Uid::from_raw(id)), Some(Gid::from_raw(id))).map_err(JailError::step("terminal: owner"))?;
     }
-    lifeline.send(&InitMessage::Terminal, Some(master.as_fd())).map_err(JailError::step("init: lifeline"))?;
+    lifeline.send(&InitMessage::Terminal, &[master.as_fd()]).map_err(JailError::step("init: lifeline"))?;
     for limit in &plan.rlimits {
         set_limit(plan.mode, *limit)?;
     }
     if let Some(at_least) = plan.oom_score_adj {
         expose_to_oom_killer(at_least).map_err(JailError::step("memory: oom_score_adj"))?;
     }
-    ids::drop_privileges(plan.mode, prepared.userns, limits.as_ref())?;
+    let mut outside = told(lifeline, &ShimMessage::Run)?.into_iter();
+    let users =
+        if matches!(plan.mode, JailMode::Root { .. }) && plan.has(Namespace::User) { outside.next() } else { None };
+    if network::is_made_by_shim(plan) {
+        let network = outside.next().ok_or(JailError::step("namespaces: descriptor")(Errno::EBADF))?;
+        setns(&network, CloneFlags::CLONE_NEWNET).map_err(JailError::step("namespaces: enter that of the network"))?;
+    }
+    ids::drop_privileges(plan, users, limits.as_ref())?;
     drop(limits);
-    // A change of ids clears it.
     tie_to_shim(plan)?;
+    // Whoever is gone by now does not end us any more.
+    if !lifeline.is_open().map_err(JailError::step("init: lifeline"))? {
+        return Err(JailError::InitGone);
+    }
     let agent = start_agent(plan, master, slave)?;
     if plan.filter.is_some() {
         filter::confine_init().map_err(JailError::step("seccomp: init"))?;
     }
     // Only now: whatever fails up to here ends as a start that failed, and what runs already goes with it.
-    lifeline.send(&InitMessage::Executed, None).map_err(JailError::step("init: lifeline"))?;
+    lifeline.send(&InitMessage::Executed, &[]).map_err(JailError::step("init: lifeline"))?;
     Ok(agent)
 }
 
+/// Waits for this word of the shim, and takes what comes with it.
+fn told(lifeline: &mut Lifeline, word: &ShimMessage) -> Result<Vec<OwnedFd>, JailError> {
+    match lifeline.receive::<ShimMessage>().map_err(JailError::step("init: lifeline"))? {
+        Some((told, fds)) if told == *word => Ok(fds),
+        _ => Err(JailError::InitGone),
+    }
+}
+
 /// Init needs none of the shim's descriptors: not the journal, not the sockets, not the log.
-fn shed_descriptors(lifeline: &Lifeline, prepared: &Prepared) -> Result<(), JailError> {
-    let kept = std::iter::once(lifeline.as_fd()).chain(prepared.userns.iter().chain(&prepared.idmaps).map(AsFd::as_fd));
+fn shed_descriptors(lifeline: &Lifeline, sources: &Sources) -> Result<(), JailError> {
+    let kept = std::iter::once(lifeline.as_fd()).chain(sources.idmaps.iter().chain(&sources.disk).map(AsFd::as_fd));
     let kept: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
     sys::close_others(&kept).map_err(JailError::step("init: descriptors"))?;
     let null = File::options()
@@ -118,6 +136,16 @@ fn shed_descriptors(lifeline: &Lifeline, prepared: &Prepared) -> Result<(), Jail
         .and_then(|()| dup2_stdout(&null))
         .and_then(|()| dup2_stderr(&null))
         .map_err(JailError::step("init: descriptors"))
+}
+
+/// Ends with the shim, and lets nobody read its memory, which still is the shim's: an ordinary user's shim could then not map its ids. Every change
+/// of ids undoes both.
+fn guard(plan: &JailPlan) -> Result<(), JailError> {
+    tie_to_shim(plan)?;
+    if matches!(plan.mode, JailMode::Root { .. }) {
+        set_dumpable(false).map_err(JailError::step("privileges: not dumpable"))?;
+    }
+    Ok(())
 }
 
 /// Through the start the kernel ends init with the shim, and with it everything in its pid namespace. A shim that has become somebody else has no
@@ -205,7 +233,7 @@ fn attend(agent: &Agent, lifeline: &mut Lifeline) -> Option<InitMessage> {
         if told {
             match lifeline.receive::<ShimMessage>() {
                 Ok(Some((ShimMessage::Terminate, _))) => terminate(agent),
-                Ok(Some((ShimMessage::Go, _))) => {}
+                Ok(Some((ShimMessage::Build | ShimMessage::Run, _))) => {}
                 // The shim is gone: so is everything it held.
                 Ok(None) | Err(_) => return None,
             }

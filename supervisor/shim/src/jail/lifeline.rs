@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, sendmsg,
     socketpair,
@@ -11,14 +12,20 @@ use nix::sys::socket::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Messages are some dozen bytes; a step's name and an errno.
-const MESSAGE_BYTES_MAX: usize = 1024;
+/// The longest message tells of a step that failed.
+const MESSAGE_BYTES_MAX: usize = 4096;
+/// Bytes of a step in a message: its name, and the beginning of the path that it is about.
+pub(super) const STEP_BYTES_MAX: usize = 600;
+/// In JSON a byte becomes six at most, and around it there are some dozen.
+const _: () = assert!(STEP_BYTES_MAX * 6 + 128 <= MESSAGE_BYTES_MAX);
 
 /// Shim to init.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ShimMessage {
-    /// Ids are mapped: begin.
-    Go,
+    /// It is in its cgroups, its ids are mapped: build the jail.
+    Build,
+    /// The shim is ready: run the agent. In root mode the user namespace that is entered last comes with this, and the network.
+    Run,
     /// Ask the agent to end.
     Terminate,
 }
@@ -50,21 +57,35 @@ impl Lifeline {
         Ok((Self(a), Self(b)))
     }
 
-    /// Sends a message, with a descriptor or without.
-    pub(crate) fn send<M: Serialize>(&self, message: &M, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    /// Sends a message, with descriptors or without.
+    pub(crate) fn send<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         let bytes = serde_json::to_vec(message).map_err(|_| Errno::EINVAL)?;
-        let fds = fd.map(|fd| [fd.as_raw_fd()]);
-        let control: Vec<ControlMessage<'_>> = fds.iter().map(|fds| ControlMessage::ScmRights(fds)).collect();
+        let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let control: Vec<_> = if fds.is_empty() { Vec::new() } else { vec![ControlMessage::ScmRights(&fds)] };
         sendmsg::<UnixAddr>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], &control, MsgFlags::MSG_NOSIGNAL, None)
             .map(drop)
     }
 
     /// The next message; none when the other end is gone.
-    pub(crate) fn receive<M: DeserializeOwned>(&mut self) -> Result<Option<(M, Option<OwnedFd>)>, Errno> {
+    pub(crate) fn receive<M: DeserializeOwned>(&mut self) -> Result<Option<(M, Vec<OwnedFd>)>, Errno> {
         let mut buffer = [0; MESSAGE_BYTES_MAX];
-        let Some((length, mut fds)) = receive_with_fds(self.0.as_fd(), &mut buffer)? else { return Ok(None) };
+        let received = match receive_with_fds(self.0.as_fd(), &mut buffer) {
+            // The other end went without having read all that it was told. That is said once, before what it has said itself.
+            Err(Errno::ECONNRESET) => receive_with_fds(self.0.as_fd(), &mut buffer)?,
+            other => other?,
+        };
+        let Some((length, fds)) = received else { return Ok(None) };
         let message = serde_json::from_slice(buffer.get(..length).unwrap_or_default()).map_err(|_| Errno::EBADMSG)?;
-        Ok(Some((message, fds.pop())))
+        Ok(Some((message, fds)))
+    }
+}
+
+impl Lifeline {
+    /// Whether somebody holds the other end.
+    pub(super) fn is_open(&self) -> Result<bool, Errno> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        poll(&mut fds, PollTimeout::ZERO)?;
+        Ok(!fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP)))
     }
 }
 
@@ -94,4 +115,22 @@ pub(crate) fn receive_with_fds(
         }
     }
     Ok((message.bytes > 0).then_some((message.bytes, fds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_an_end_that_did_not_read_all_is_heard() {
+        let (mut ours, theirs) = Lifeline::pair().unwrap();
+        ours.send(&ShimMessage::Run, &[]).unwrap();
+        theirs.send(&InitMessage::ExecFailed { errno: 2 }, &[]).unwrap();
+        assert!(ours.is_open().unwrap());
+        drop(theirs);
+        assert!(!ours.is_open().unwrap());
+        let heard = ours.receive::<InitMessage>().unwrap();
+        assert!(matches!(heard, Some((InitMessage::ExecFailed { errno: 2 }, _))), "{heard:?}");
+        assert!(ours.receive::<InitMessage>().unwrap().is_none());
+    }
 }

@@ -47,7 +47,7 @@ impl Service {
         self.ending.kill_at = Some(self.ending.kill_at.map_or(deadline, |earlier| earlier.min(deadline)));
         if let Some(lifeline) = &self.lifeline {
             // Init that cannot hear is killed at the deadline.
-            let _told = lifeline.send(&ShimMessage::Terminate, None);
+            let _told = lifeline.send(&ShimMessage::Terminate, &[]);
         }
     }
 

@@ -11,40 +11,10 @@ const NONE: libc::c_ulong = 0;
 /// nothing, and nothing brings that back.
 const SECURE_BITS: libc::c_ulong = 0b1110_1111;
 
-/// Removes every capability from the bounding set, so that no exec can bring one back.
-pub(crate) fn drop_bounding_set() -> Result<(), Errno> {
-    for capability in 0..64 as libc::c_ulong {
-        // SAFETY: prctl with integers only.
-        match Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, NONE, NONE, NONE) }) {
-            // Beyond the kernel's last capability.
-            Err(Errno::EINVAL) => break,
-            other => other?,
-        };
-    }
-    Ok(())
-}
-
 /// Takes the meaning from uid 0, for good.
 pub(crate) fn lock_secure_bits() -> Result<(), Errno> {
     // SAFETY: prctl with integers only.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECURE_BITS, NONE, NONE, NONE) }).map(drop)
-}
-
-/// Empties the permitted, effective, inheritable and ambient sets.
-pub(crate) fn drop_all_capabilities() -> Result<(), Errno> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    let clear_all = libc::c_ulong::try_from(libc::PR_CAP_AMBIENT_CLEAR_ALL).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: prctl with integers only.
-    Errno::result(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear_all, NONE, NONE, NONE) })?;
-    let header = Header { version: VERSION_3, pid: 0 };
-    let none = [0u32; 6];
-    // SAFETY: capset reads a header and, for version 3, two sets of three u32; both live until it returns.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(drop)
 }
 
 /// Leaves the keyring of the daemon's session for an empty one.

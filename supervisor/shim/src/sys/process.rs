@@ -77,18 +77,6 @@ pub(crate) fn stdin_socket() -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(std::io::stdin().as_raw_fd()) }
 }
 
-/// Owns a descriptor that came with a message.
-pub(crate) fn own_received(fd: RawFd) -> OwnedFd {
-    // SAFETY: recvmsg has just made this descriptor for us; nothing else owns it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-/// Makes this process deaf to a signal.
-pub(crate) fn ignore_signal(signal: nix::sys::signal::Signal) {
-    // SAFETY: SIG_IGN is a valid handler for every signal that can be ignored; the others just fail.
-    unsafe { libc::signal(signal as i32, libc::SIG_IGN) };
-}
-
 /// Default action and an empty mask for every signal: what the agent expects to be born with.
 pub(crate) fn reset_signals() -> Result<(), Errno> {
     for number in 1..=libc::SIGRTMAX() {

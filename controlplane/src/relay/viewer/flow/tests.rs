@@ -292,7 +292,7 @@ fn run(ops: Vec<Op>) {
     host.ended = true;
     let spawn = &mut record.spawns[0];
     spawn.state = SpawnState::Exited;
-    spawn.exit = Some(crate::domain::sessions::rules::exit(agentapi_shared::ExitReason::Exited, "done"));
+    spawn.exit = Some(crate::domain::rules::exit(agentapi_shared::ExitReason::Exited, "done"));
     record.revision += 1;
     hubs.session_changed(&record, true);
     let rounds = 1000 + host.journal / 10_000;

@@ -209,7 +209,8 @@ fn looks() -> Vec<(i64, Look)> {
         // Init has the agent's user, so the kernel would let an agent take away from it what it needs to end the session: its descriptors by a
         // limit, its share of the processor by a class or priority behind all the agent's own. Limits are set on oneself only; the scheduling
         // calls also name threads and children, so there it is init that is left out.
-        (libc::SYS_prlimit64, Look::NoneOf { argument: 0, allowed: vec![0] }),
+        (libc::SYS_prlimit64, Look::OwnLimits),
+        (libc::SYS_setrlimit, Look::CoreLimit),
         (libc::SYS_sched_setscheduler, not_init.clone()),
         (libc::SYS_sched_setparam, not_init.clone()),
         (libc::SYS_sched_setattr, not_init.clone()),

@@ -13,12 +13,16 @@ pub(super) const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 pub(super) const AUDIT_ARCH: u32 = 0xc000_00b7;
 
-/// Offsets in `struct seccomp_data`: the number, the architecture, the low half of an argument (both architectures are little endian). No rule
-/// needs a high half: the kernel itself takes the arguments that are looked at as 32 bits, or has no flag up there.
+/// Offsets in `struct seccomp_data`: the number, the architecture, the low half of an argument (both architectures are little endian). Only whether a
+/// pointer is there needs a high half: the kernel itself takes the other arguments that are looked at as 32 bits, or has no flag up there.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const fn argument(index: u32) -> u32 {
     16 + 8 * index
+}
+/// The high half, which only pointers have.
+const fn high_half(index: u32) -> u32 {
+    argument(index) + 4
 }
 
 /// What becomes of a system call.
@@ -45,6 +49,12 @@ pub(super) enum Look {
     Target { everyone: u32 },
     /// Families, types and protocols of sockets.
     Socket,
+    /// For `prlimit64`: refused for others than the caller. A new limit of core dumps is taken for set (see [`Self::CoreLimit`]), and refused if the
+    /// one before is asked for too.
+    OwnLimits,
+    /// For `setrlimit`: a limit of core dumps is taken for set. It is 1, the only one with which the kernel starts no handler of dumps as root on the
+    /// host; an agent could only lower it, to 0, with which it would. Programs that do so want no dumps, and there are none.
+    CoreLimit,
 }
 
 /// Pid of init, as everything in its pid namespace sees it.
@@ -163,7 +173,34 @@ fn body(look: &Look) -> Result<Vec<sock_filter>, Errno> {
             allow(),
         ],
         Look::Socket => socket(),
+        Look::OwnLimits => own_limits(),
+        Look::CoreLimit => {
+            vec![load(argument(0)), jump(BPF_JEQ, libc::RLIMIT_CORE, 0, 1), pretend(), allow()]
+        }
     })
+}
+
+/// Arguments: process, resource, new limits, where the old ones go.
+fn own_limits() -> Vec<sock_filter> {
+    vec![
+        load(argument(0)),
+        jump(BPF_JEQ, 0, 1, 0),
+        refuse(Errno::EPERM),
+        load(argument(1)),
+        jump(BPF_JEQ, libc::RLIMIT_CORE, 1, 0),
+        allow(),
+        load(argument(2)),
+        jump(BPF_JEQ, 0, 0, 3),
+        load(high_half(2)),
+        jump(BPF_JEQ, 0, 0, 1),
+        allow(),
+        load(argument(3)),
+        jump(BPF_JEQ, 0, 0, 3),
+        load(high_half(3)),
+        jump(BPF_JEQ, 0, 0, 1),
+        pretend(),
+        refuse(Errno::EPERM),
+    ]
 }
 
 /// Compares an argument with each value, one after the other: the lists have a handful.
@@ -214,6 +251,11 @@ fn load(offset: u32) -> sock_filter {
 
 fn allow() -> sock_filter {
     statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+}
+
+/// The call does nothing and succeeds.
+fn pretend() -> sock_filter {
+    statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO)
 }
 
 fn refuse(errno: Errno) -> sock_filter {

@@ -241,6 +241,29 @@ fn nothing_is_taken_from_init() {
 }
 
 #[test]
+fn the_limit_of_core_dumps_stays_and_nobody_fails_for_it() {
+    const TAKEN_FOR_DONE: u32 = 0x0005_0000;
+    const CORE: u64 = 4;
+    for step in [FilterStep::Strict, FilterStep::Debuggers] {
+        let program = agent::program(step).unwrap();
+        for (number, arguments, wanted) in [
+            (302, [0, CORE, 0x7fff_0000, 0], TAKEN_FOR_DONE),
+            (302, [0, CORE, 1 << 32, 0], TAKEN_FOR_DONE),
+            (302, [0, CORE, 0x7fff_0000, 0x7fff_0010], EPERM),
+            (302, [0, CORE, 0x7fff_0000, 1 << 32], EPERM),
+            (302, [1, CORE, 0x7fff_0000, 0], EPERM),
+            (302, [0, CORE, 0, 0x7fff_0010], ALLOW),
+            (302, [0, 7, 0x7fff_0000, 0], ALLOW),
+            (160, [CORE, 0x7fff_0000, 0, 0], TAKEN_FOR_DONE),
+            (160, [1 << 32 | CORE, 0x7fff_0000, 0, 0], TAKEN_FOR_DONE),
+            (160, [7, 0x7fff_0000, 0, 0], ALLOW),
+        ] {
+            assert_eq!(verdict(&program, number, &arguments), wanted, "{number} {arguments:x?}");
+        }
+    }
+}
+
+#[test]
 fn a_call_costs_little() {
     for step in [FilterStep::Strict, FilterStep::Debuggers] {
         let program = agent::program(step).unwrap();

@@ -139,7 +139,10 @@ pub fn accepted(record: &SessionRecord, number: u32, boot_id: &str) -> Option<Se
 #[must_use]
 pub fn report(record: &SessionRecord, report: &SpawnReport, boot_id: &str) -> Option<SessionChange> {
     let spawn = living(record, report.spawn)?;
-    if (report.generation, report.seq) <= spawn.report {
+    if (report.generation, report.seq) == spawn.report {
+        return posture(spawn, report);
+    }
+    if (report.generation, report.seq) < spawn.report {
         return None;
     }
     let event = match report.state {
@@ -174,6 +177,13 @@ pub fn report(record: &SessionRecord, report: &SpawnReport, boot_id: &str) -> Op
         ..SessionChange::default()
     };
     Some(follow(record, change))
+}
+
+/// What is reported again may be isolated otherwise: a host that was restarted goes by its settings of today.
+fn posture(spawn: &SpawnRecord, report: &SpawnReport) -> Option<SessionChange> {
+    let posture = report.posture.as_deref().filter(|posture| Some(*posture) != spawn.posture.as_ref())?;
+    let changed = SpawnRecord { posture: Some(posture.clone()), ..spawn.clone() };
+    Some(SessionChange { spawn: Some(changed), ..SessionChange::default() })
 }
 
 /// A spawn ends for a reason that its host did not report.
