@@ -45,6 +45,7 @@ test: web agents
 	@scripts/require test
 	cd web && npm run check && npm test
 	cd tests/console && npm ci --no-audit --no-fund
+	cd tests/database && npm ci --no-audit --no-fund && npm run --silent links
 	$(MAKE) lint
 	$(CARGO) build --workspace --all-targets --locked
 	AGENTAPI_TEST_AGENTS=$(abspath $(AGENTS)) $(CARGO) test --workspace --locked --no-fail-fast
@@ -88,4 +89,4 @@ bench: web
 
 clean:
 	$(CARGO) clean
-	rm -rf web/dist web/node_modules tests/console/node_modules
+	rm -rf web/dist web/node_modules tests/console/node_modules tests/database/node_modules
