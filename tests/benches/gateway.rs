@@ -19,7 +19,7 @@ use agentapi_shared::egress::{
 };
 use agentapi_tests::dir::TempDir;
 use agentapi_tests::process::binary;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg, socket,
 };
@@ -270,7 +270,7 @@ impl Gateway {
         let script = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", &script, "sh"]).arg(binary("agentapi-egress"));
-        command.arg("--socket").arg(&path).args(["--allow-address", "127.0.0.0/8", "--log", "warn"]);
+        command.arg("--socket").arg(&path).args(["--allow-address", "127.0.0.1/32", "--log", "warn"]);
         command.env("SSL_CERT_FILE", dir.join("ca.pem")).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let mut line = String::new();
@@ -329,7 +329,11 @@ impl Gateway {
             stream.read_exact(&mut byte)?;
             answer.extend(byte);
         }
-        ensure!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        if !answer.starts_with(b"HTTP/1.1 200") {
+            // Its body says why.
+            stream.read_to_end(&mut answer)?;
+            bail!("{}", String::from_utf8_lossy(&answer));
+        }
         Ok(stream)
     }
 
