@@ -4,7 +4,7 @@ use agentapi_shared::api::ScreenFormat;
 use agentapi_shared::link::{Command, CommandResult, PlaneMessage};
 use agentapi_shared::{ExitReason, SessionId, SpawnState};
 use agentapi_tests::plane::custom;
-use agentapi_tests::process::{ProcessInfo, processes};
+use agentapi_tests::process::processes;
 use agentapi_tests::wait::eventually;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -54,7 +54,7 @@ async fn an_end_without_a_supervisor_is_told_by_the_next_one() -> Result<()> {
     daemon.ended().await?;
     kill(Pid::from_raw(sh.pid), Signal::SIGTERM)?;
     eventually("the records are written", || async {
-        let exit = host.state_dir().join("sessions").join(session.to_string()).join("spawns/1/exit.json");
+        let exit = host.session_dir(session).join("spawns/1/exit.json");
         exit.exists().then_some(())
     })
     .await;
@@ -87,11 +87,7 @@ async fn a_killed_shim_takes_its_tree_with_it_and_leaves_its_screen() -> Result<
             .count()
     };
     eventually("every stray runs", || async { (ours() == 3).then_some(()) }).await;
-    let dir = host.state_dir().join("sessions").join(session.to_string());
-    // Init has the same name, and nothing of the host open.
-    let is_shim = |process: &ProcessInfo| process.command == "agentapi-shim" && process.holds(&dir);
-    let shim = processes().into_iter().find(is_shim).context("the shim")?;
-    kill(Pid::from_raw(shim.pid), Signal::SIGKILL)?;
+    kill(host.shim(session)?, Signal::SIGKILL)?;
     let report = link.report(session, SpawnState::Failed).await?;
     assert_eq!(report.exit.map(|exit| exit.reason), Some(ExitReason::ShimLost));
     eventually("the tree is gone", || async { (ours() == 0).then_some(()) }).await;
@@ -173,9 +169,7 @@ async fn a_stop_ends_what_runs_inside_also_when_the_shim_does_nothing() -> Resul
     let session = link.start(&["sleep", "3300"]).await?;
     let runs = || processes().iter().any(|process| process.command == "sleep 3300");
     assert!(runs());
-    let dir = host.state_dir().join("sessions").join(session.to_string());
-    let is_shim = |process: &ProcessInfo| process.command == "agentapi-shim" && process.holds(&dir);
-    let shim = Pid::from_raw(processes().into_iter().find(is_shim).context("the shim")?.pid);
+    let shim = host.shim(session)?;
     kill(shim, Signal::SIGSTOP)?;
     let stop = Command::Stop { spawn: 1, generation: 1, grace_ms: 0, force: true };
     let answer = link.command(session, stop).await?;
@@ -196,7 +190,7 @@ async fn a_session_whose_record_cannot_be_read_goes_on_over_a_restart() -> Resul
     daemon.signal(Signal::SIGKILL)?;
     daemon.ended().await?;
     drop(link);
-    std::fs::write(host.state_dir().join("sessions").join(session.to_string()).join("session.json"), "{")?;
+    std::fs::write(host.session_dir(session).join("session.json"), "{")?;
     let (mut daemon, adopted) = host.start().await?;
     assert_eq!(adopted, 0);
     assert!(processes().iter().any(|process| process.command == "sleep 3310"), "the session was ended");
@@ -221,7 +215,7 @@ async fn a_spawn_whose_record_cannot_be_read_is_neither_ended_nor_purged_nor_rep
     daemon.signal(Signal::SIGKILL)?;
     daemon.ended().await?;
     drop(link);
-    let spawn = host.state_dir().join("sessions").join(session.to_string()).join("spawns/1");
+    let spawn = host.session_dir(session).join("spawns/1");
     std::fs::write(spawn.join("spawn.json"), "{")?;
     let (mut daemon, mut link) = host.linked().await?;
     for command in [Command::Purge, Command::Start(custom(&["true"]))] {

@@ -9,11 +9,10 @@ use agentapi_shared::api::{Limits, SandboxRequest};
 use agentapi_shared::link::{Command, SpawnReport, StartSpawn};
 use agentapi_shared::{ExitReason, SessionId, SpawnState};
 use agentapi_tests::plane::{Link, custom};
-use agentapi_tests::process::{kill_survivors, loop_files, processes};
+use agentapi_tests::process::{kill_survivors, loop_files};
 use agentapi_tests::wait::eventually;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::harness::{Host, Lack};
 
@@ -73,19 +72,9 @@ async fn released(host: &Host) {
     eventually("no device is left", || async { loop_files(host.dir.path()).is_empty().then_some(()) }).await;
 }
 
-fn session_dir(host: &Host, session: SessionId) -> PathBuf {
-    host.state_dir().join("sessions").join(session.to_string())
-}
-
 /// What an image takes on the host.
 fn taken(image: &Path) -> Result<u64> {
     Ok(fs::metadata(image)?.blocks() * 512)
-}
-
-fn shim_of(host: &Host, session: SessionId) -> Option<Pid> {
-    let dir = session_dir(host, session);
-    let shim = processes().into_iter().find(|process| process.command == "agentapi-shim" && process.holds(&dir))?;
-    Some(Pid::from_raw(shim.pid))
 }
 
 #[tokio::test]
@@ -94,7 +83,7 @@ async fn what_is_full_is_the_disk_of_the_session_and_what_is_deleted_comes_back(
     let host = Host::new().await?;
     let (_daemon, mut link) = host.linked().await?;
     let session = SessionId::generate();
-    let image = session_dir(&host, session).join("disk.img");
+    let image = host.session_dir(session).join("disk.img");
     // More than it should hold, and no more than a host can bear if it does.
     let fill = r#"
         [ "$(stat -c %d ~)" = "$(stat -c %d /workspace)" ] || exit 10
@@ -149,9 +138,9 @@ async fn files_are_kept_over_stops_and_kills_and_no_device_is_left() -> Result<(
         "[ $(cat ~/kept) = one ] && echo two >>~/kept && head -c 20000000 /dev/urandom >~/dirty && touch ~/ready && {wait}"
     );
     run(&mut link, session, spawn(3, &dirty), SpawnState::Running).await?;
-    let shim = shim_of(&host, session).context("the shim")?;
+    let shim = host.shim(session)?;
     eventually("it has written", || async {
-        taken(&session_dir(&host, session).join("disk.img")).is_ok_and(|bytes| bytes > 20_000_000).then_some(())
+        taken(&host.session_dir(session).join("disk.img")).is_ok_and(|bytes| bytes > 20_000_000).then_some(())
     })
     .await;
     kill(shim, Signal::SIGKILL)?;
@@ -171,7 +160,7 @@ async fn files_are_kept_over_stops_and_kills_and_no_device_is_left() -> Result<(
     succeeds(&mut link, session, 6, check).await?;
     link.command(session, Command::Purge).await??;
     released(&host).await;
-    assert!(!session_dir(&host, session).exists());
+    assert!(!host.session_dir(session).exists());
     Ok(())
 }
 
@@ -186,7 +175,7 @@ async fn a_session_of_before_there_were_disks_goes_on_and_is_purged() -> Result<
     daemon.ended().await?;
     drop(link);
     // As earlier releases made it.
-    let dir = session_dir(&host, session);
+    let dir = host.session_dir(session);
     let agent = Some(fs::metadata(dir.join("disk.img"))?.gid());
     fs::remove_file(dir.join("disk.img"))?;
     for name in ["home", "workspace"] {
@@ -217,7 +206,7 @@ async fn a_session_whose_first_start_failed_at_its_disk_begins_in_directories_of
     let (mut daemon, mut link) = host.linked().await?;
     let session = SessionId::generate();
     // In the way of its image.
-    fs::create_dir_all(session_dir(&host, session).join("disk.new/full"))?;
+    fs::create_dir_all(host.session_dir(session).join("disk.new/full"))?;
     let report = run(&mut link, session, spawn(1, "true"), SpawnState::Failed).await?;
     assert!(report.exit.is_some_and(|exit| exit.detail.contains("disk: cannot replace")));
     daemon.signal(Signal::SIGTERM)?;
@@ -232,7 +221,7 @@ async fn a_session_whose_first_start_failed_at_its_disk_begins_in_directories_of
     };
     let report = run(&mut link, session, Command::Start(plain), SpawnState::Exited).await?;
     assert_eq!(report.exit.and_then(|exit| exit.code), Some(0));
-    assert_eq!(fs::read_to_string(session_dir(&host, session).join("home/mine"))?, "mine\n");
+    assert_eq!(fs::read_to_string(host.session_dir(session).join("home/mine"))?, "mine\n");
     Ok(())
 }
 
@@ -246,7 +235,7 @@ async fn neither_a_stop_nor_the_supervisors_end_waits_for_a_disk_that_is_held() 
     let session = SessionId::generate();
     succeeds(&mut link, session, 1, "true").await?;
     released(&host).await;
-    let image = fs::File::open(session_dir(&host, session).join("disk.img"))?;
+    let image = fs::File::open(host.session_dir(session).join("disk.img"))?;
     image.lock()?;
     let began = Instant::now();
     link.command(session, spawn(2, "true")).await??;
@@ -269,7 +258,7 @@ async fn a_disk_that_is_no_disk_any_more_is_not_made_anew() -> Result<()> {
     let session = SessionId::generate();
     succeeds(&mut link, session, 1, "true").await?;
     released(&host).await;
-    let image = session_dir(&host, session).join("disk.img");
+    let image = host.session_dir(session).join("disk.img");
     fs::write(&image, vec![0; 1 << 20])?;
     let report = run(&mut link, session, spawn(2, "true"), SpawnState::Failed).await?;
     let exit = report.exit.context("an exit")?;
@@ -287,7 +276,7 @@ async fn nothing_starts_on_a_host_whose_own_disk_is_nearly_full() -> Result<()> 
     let (daemon, mut link) = host.linked().await?;
     let directories = SessionId::generate();
     let seen_by_it = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
-    let home = session_dir(&host, directories).join("home");
+    let home = host.session_dir(directories).join("home");
     fs::create_dir_all(seen_by_it.join(home.strip_prefix("/")?))?;
     let plain = Command::Start(custom(&["true"]));
     for (session, command) in [(SessionId::generate(), spawn(1, "true")), (directories, plain)] {

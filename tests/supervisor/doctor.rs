@@ -355,7 +355,7 @@ async fn what_somebody_does_in_a_sessions_namespaces_is_named() -> Result<()> {
     let host = Host::new().await?;
     let (_daemon, mut link) = host.linked().await?;
     let session = link.start(&["sleep", "1000"]).await?;
-    let record = host.state_dir().join("sessions").join(session.to_string()).join("spawns/1/spawn.json");
+    let record = host.session_dir(session).join("spawns/1/spawn.json");
     let record: Value = serde_json::from_slice(&std::fs::read(record)?)?;
     let init = record["init_pid"].as_i64().context("a pid")?.to_string();
     let mut guest = Command::new("nsenter").args(["--target", &init, "--net", "sleep", "1000"]).spawn()?;

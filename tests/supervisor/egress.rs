@@ -4,10 +4,8 @@ use agentapi_shared::api::NetworkMode;
 use agentapi_shared::link::PlaneMessage;
 use agentapi_shared::{SessionId, SpawnState};
 use agentapi_tests::plane::Link;
-use agentapi_tests::process::{ProcessInfo, processes};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::harness::{Host, Lack, NO_LIMIT};
 
@@ -49,9 +47,7 @@ async fn a_shim_that_is_slow_to_answer_a_new_supervisor_keeps_its_connections() 
     type_until(&mut link, session, OPEN, "$ ").await?;
     let seen = type_until(&mut link, session, &ask("one.example"), "answered").await?;
     assert!(seen.contains(&refusal("one.example")), "{seen}");
-    let dir = host.state_dir().join("sessions").join(session.to_string());
-    let is_shim = |process: &ProcessInfo| process.command == "agentapi-shim" && process.holds(&dir);
-    let shim = Pid::from_raw(processes().into_iter().find(is_shim).context("the shim")?.pid);
+    let shim = host.shim(session)?;
     daemon.signal(Signal::SIGKILL)?;
     daemon.ended().await?;
     drop(link);

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use agentapi_shared::SessionId;
 use agentapi_tests::dir::TempDir;
 use agentapi_tests::plane::{Link, Plane};
-use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, binary, kill_survivors, remove_groups};
-use anyhow::Result;
+use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, ProcessInfo, binary, kill_survivors, processes, remove_groups};
+use anyhow::{Context as _, Result};
+use nix::unistd::Pid;
 
 /// Credit for much more than any test sends.
 pub(crate) const NO_LIMIT: u64 = 1 << 40;
@@ -71,6 +73,17 @@ impl Host {
 
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
+    }
+
+    pub(crate) fn session_dir(&self, session: SessionId) -> PathBuf {
+        self.state_dir().join("sessions").join(session.to_string())
+    }
+
+    /// The shim of a session. Init has the same name, and nothing of the host open.
+    pub(crate) fn shim(&self, session: SessionId) -> Result<Pid> {
+        let dir = self.session_dir(session);
+        let is_shim = |process: &ProcessInfo| process.command == "agentapi-shim" && process.holds(&dir);
+        Ok(Pid::from_raw(processes().into_iter().find(is_shim).context("the shim")?.pid))
     }
 
     /// The directory below which workspaces may lie.

@@ -23,7 +23,7 @@ async fn refused(host: &Host, link: &mut Link, sandbox: SandboxRequest) -> Resul
     let session = SessionId::generate();
     let Err(refused) = link.command(session, start(&["true"], sandbox)).await? else { bail!("it was accepted") };
     assert_eq!(refused.code, "refused");
-    assert!(!host.state_dir().join("sessions").join(session.to_string()).exists());
+    assert!(!host.session_dir(session).exists());
     Ok(refused)
 }
 

@@ -101,7 +101,7 @@ async fn stop_leaves_nothing_whatever_the_session_started() -> Result<()> {
     // Asked again it is done already.
     assert!(matches!(link.command(session, stop).await?, Ok(CommandResult::Done)));
     link.command(session, Command::Purge).await?.expect("purged");
-    assert!(!host.state_dir().join("sessions").join(session.to_string()).exists());
+    assert!(!host.session_dir(session).exists());
     Ok(())
 }
 
@@ -150,7 +150,7 @@ async fn a_workspace_of_the_host_is_written_as_its_owner() -> Result<()> {
     let refused = link.command(outside, Command::Start(start)).await?.expect_err("refused");
     assert_eq!(refused.code, "refused");
     assert!(refused.detail.contains("below none of this host's workspace roots"), "{}", refused.detail);
-    assert!(!host.state_dir().join("sessions").join(outside.to_string()).exists());
+    assert!(!host.session_dir(outside).exists());
     Ok(())
 }
 
@@ -169,7 +169,7 @@ async fn a_workspace_that_holds_our_own_data_is_refused_and_the_refusal_says_why
         for part in [word, "where AgentAPI keeps its data and keys", "name a directory"] {
             assert!(refused.detail.contains(part), "{}", refused.detail);
         }
-        assert!(!host.state_dir().join("sessions").join(session.to_string()).exists());
+        assert!(!host.session_dir(session).exists());
     }
     Ok(())
 }

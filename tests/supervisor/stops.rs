@@ -10,7 +10,6 @@ use agentapi_tests::process::{ProcessInfo, binary, processes};
 use agentapi_tests::wait::eventually;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::harness::Host;
 
@@ -39,7 +38,7 @@ async fn a_start_that_hangs_is_given_up() -> Result<()> {
     let session = SessionId::generate();
     let accepted = link.command(session, Command::Start(custom(&["sleep", "1000"]))).await?;
     assert!(matches!(accepted, Ok(CommandResult::Accepted)), "{accepted:?}");
-    let dir = host.state_dir().join("sessions").join(session.to_string());
+    let dir = host.session_dir(session);
     // Beside the supervisor, which holds the directory while it waits.
     let is_shim = |process: &ProcessInfo| process.command.starts_with("/bin/sh") && process.holds(&dir);
     let shims = || processes().into_iter().filter(is_shim).count();
@@ -86,9 +85,7 @@ async fn a_session_whose_shim_does_not_answer_a_new_supervisor_is_stopped() -> R
     let session = link.start(&["sleep", "3400"]).await?;
     let runs = || processes().iter().any(|process| process.command == "sleep 3400");
     assert!(runs());
-    let dir = host.state_dir().join("sessions").join(session.to_string());
-    let is_shim = |process: &ProcessInfo| process.command == "agentapi-shim" && process.holds(&dir);
-    let shim = Pid::from_raw(processes().into_iter().find(is_shim).context("the shim")?.pid);
+    let shim = host.shim(session)?;
     daemon.signal(Signal::SIGKILL)?;
     daemon.ended().await?;
     drop(link);

@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{Client, connect::Connected, connect::Connection};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
@@ -82,10 +82,6 @@ struct Dial {
     destination: Destination,
     port: u16,
 }
-
-/// A connection of the client.
-#[derive(Debug)]
-struct Stream(TokioIo<TcpStream>);
 
 /// The provider was not reached.
 #[derive(Debug, thiserror::Error)]
@@ -241,9 +237,9 @@ fn incoming(session: &Session, response: Response<Incoming>, record: crate::deci
 }
 
 impl tower::Service<Uri> for Dial {
-    type Response = Stream;
+    type Response = TokioIo<TcpStream>;
     type Error = NotDialled;
-    type Future = Pin<Box<dyn Future<Output = Result<Stream, NotDialled>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, NotDialled>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NotDialled>> {
         Poll::Ready(Ok(()))
@@ -253,49 +249,7 @@ impl tower::Service<Uri> for Dial {
         let Self { dialler, destination, port } = self.clone();
         Box::pin(async move {
             let (stream, _) = dialler.dial(&destination, port).await.map_err(|refusal| NotDialled(refusal.word()))?;
-            Ok(Stream(TokioIo::new(stream)))
+            Ok(TokioIo::new(stream))
         })
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl hyper::rt::Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl hyper::rt::Write for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, buffers)
     }
 }
