@@ -26,7 +26,6 @@ struct Queue {
     kept: VecDeque<(u64, EgressDecision)>,
     /// How many of them each session has.
     counts: HashMap<SessionId, usize>,
-    newest: u64,
     dropped: u64,
 }
 
@@ -57,6 +56,7 @@ impl Queue {
 #[derive(Debug)]
 pub(crate) struct Decisions {
     queue: Mutex<Queue>,
+    /// Number of the newest decision; changed only under the queue's lock, which nobody takes while they look at this.
     newest: watch::Sender<u64>,
 }
 
@@ -73,14 +73,13 @@ impl Decisions {
 
     fn push(&self, decision: EgressDecision) {
         let mut queue = self.lock();
-        queue.newest += 1;
-        let seq = queue.newest;
+        // Under the queue's lock, so that the number only rises.
+        let seq = *self.newest.borrow() + 1;
         *queue.counts.entry(decision.session).or_default() += 1;
         queue.kept.push_back((seq, decision));
         if queue.kept.len() > UNACKNOWLEDGED_MAX {
             queue.evict();
         }
-        drop(queue);
         self.newest.send_replace(seq);
     }
 
