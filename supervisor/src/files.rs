@@ -281,7 +281,7 @@ impl SpawnFiles {
 
     /// The last keyframe: its offset and its payload.
     pub(crate) fn final_keyframe(&self) -> io::Result<(u64, Vec<u8>)> {
-        let bytes = read_record(&self.0.join(KEYFRAME_FILE))?;
+        let bytes = read_foreign(&self.0.join(KEYFRAME_FILE), RECORD_BYTES_MAX)?;
         let (offset, payload) = bytes.split_first_chunk::<8>().ok_or(io::ErrorKind::InvalidData)?;
         Ok((u64::from_le_bytes(*offset), payload.to_vec()))
     }
@@ -327,18 +327,18 @@ pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    Ok(serde_json::from_slice(&read_record(path)?)?)
+    Ok(serde_json::from_slice(&read_foreign(path, RECORD_BYTES_MAX)?)?)
 }
 
-/// Reads a file that may lie where a shim can make files: never through a link, never from anything that blocks, never without end.
-fn read_record(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file that may lie where others can make files: never through a link, never from anything that blocks, never without end.
+pub(crate) fn read_foreign(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut bytes = Vec::new();
-    file.take(RECORD_BYTES_MAX).read_to_end(&mut bytes)?;
+    file.take(bytes_max).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

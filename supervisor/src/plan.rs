@@ -19,7 +19,7 @@ mod root;
 mod tests;
 
 pub(crate) use environment::{program_dirs, visible};
-pub(crate) use root::system_paths;
+pub(crate) use root::{own_paths, system_paths};
 
 /// Open files of a process: what language servers and file watchers of large projects need.
 const NOFILE: u64 = 8192;

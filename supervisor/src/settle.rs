@@ -194,7 +194,7 @@ fn unjailed(
 fn network(name: &str, profile: &Profile, request: &SandboxRequest) -> Result<NetworkMode, SettleError> {
     match request.network {
         Some(asked) if asked > profile.network => {
-            let (asked, most) = (word(asked), word(profile.network));
+            let (asked, most) = (asked.as_str(), profile.network.as_str());
             Err(SettleError::Network { asked, profile: name.to_owned(), most })
         }
         Some(asked) => Ok(asked),
@@ -255,12 +255,4 @@ fn fits_gateway(policy: &EgressPolicy, roles: &[ListenerRole]) -> Result<(), Set
     let length = serde_json::to_vec(&(policy, roles)).map_or(usize::MAX, |message| message.len());
     let fits = rules <= RULES_MAX && length <= MESSAGE_BYTES_MAX - ENVELOPE_BYTES;
     if roles.is_empty() || fits { Ok(()) } else { Err(SettleError::Policy { rules }) }
-}
-
-fn word(network: NetworkMode) -> &'static str {
-    match network {
-        NetworkMode::Off => "off",
-        NetworkMode::Filtered => "filtered",
-        NetworkMode::Host => "host",
-    }
 }

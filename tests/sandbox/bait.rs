@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -129,7 +129,7 @@ impl Drop for Bait {
         for child in self.processes.values_mut().chain([&mut self.holder]) {
             // The holder takes its objects with it when its input ends.
             drop(child.stdin.take());
-            if !child.wait_timeout_or_kill() {
+            if !ends_by_itself(child) {
                 let _gone = child.kill();
             }
             let _status = child.wait();
@@ -140,28 +140,20 @@ impl Drop for Bait {
     }
 }
 
-/// Children that end when their input does.
-trait EndOfInput {
-    /// Whether it ends by itself.
-    fn wait_timeout_or_kill(&mut self) -> bool;
-}
-
-impl EndOfInput for Child {
-    fn wait_timeout_or_kill(&mut self) -> bool {
-        // Reads of a closed pipe return at once; a child that an attempt stopped would never get there.
-        for _ in 0..100 {
-            if !matches!(self.try_wait(), Ok(None)) {
-                return true;
-            }
-            let _moment = poll(&mut [], PollTimeout::from(20_u8));
+/// Whether a child ends now that its input has.
+fn ends_by_itself(child: &mut Child) -> bool {
+    // Reads of a closed pipe return at once; a child that an attempt stopped would never get there.
+    for _ in 0..100 {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return true;
         }
-        false
+        let _moment = poll(&mut [], PollTimeout::from(20_u8));
     }
+    false
 }
 
 fn has_bytes(master: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(master.as_fd(), PollFlags::POLLIN)];
-    debug_assert!(master.as_raw_fd() >= 0);
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 

@@ -1,6 +1,6 @@
 //! All attempts against the whole jail, the bare host, and the jail with one layer taken away, held against `golden/layers.txt`.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p agentapi-tests --test sandbox every_ one_layer` writes the files anew; read the difference before you keep it.
+//! `UPDATE_GOLDEN=1 cargo test -p agentapi-tests --test sandbox -- every_ one_layer` writes the files anew; read the difference before you keep it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -10,7 +10,6 @@ use crate::scene::Scene;
 /// Runs a script in a jail; what it wrote, once it is over.
 async fn in_jail(name: &str, script: &str) -> Result<String> {
     let mut scene = Scene::new().await?;
-    scene.edit(&[])?;
     let script = format!("exec > output 2>&1; set -e; {script}; echo finished");
     let running = scene.run(name, &["bash", "-c", &script]).await?;
     let report = scene.link.report(running.session, agentapi_shared::SpawnState::Exited).await?;

@@ -112,11 +112,6 @@ pub enum Edit {
         /// This one takes its place, as a link.
         by: String,
     },
-    /// Write the start message as it is sent on to this file.
-    Record {
-        /// Where.
-        path: String,
-    },
 }
 
 /// Whether an element of a list is meant.

@@ -299,12 +299,8 @@ pub(crate) struct PurgeArgs {
 }
 
 fn network(text: &str) -> Result<NetworkMode, String> {
-    match text {
-        "off" => Ok(NetworkMode::Off),
-        "filtered" => Ok(NetworkMode::Filtered),
-        "host" => Ok(NetworkMode::Host),
-        _ => Err("expected off, filtered or host".to_owned()),
-    }
+    let found = NetworkMode::ALL.into_iter().find(|mode| mode.as_str() == text);
+    found.ok_or_else(|| "expected off, filtered or host".to_owned())
 }
 
 /// `SOURCE`, `SOURCE:TARGET`, either with `:rw` or `:ro` behind it.

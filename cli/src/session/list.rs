@@ -1,6 +1,6 @@
 //! `session list` and `session show`.
 
-use agentapi_shared::api::{Limits, NetworkMode, Page, Posture, Session};
+use agentapi_shared::api::{Limits, Page, Posture, Session};
 use time::OffsetDateTime;
 
 use super::create::why;
@@ -77,11 +77,7 @@ fn posture_word(posture: &Posture) -> String {
 
 /// What a spawn was given, in words.
 fn posture_facts(posture: &Posture) -> Vec<(&'static str, String)> {
-    let network = match posture.network {
-        NetworkMode::Off => "off",
-        NetworkMode::Filtered => "filtered",
-        NetworkMode::Host => "host",
-    };
+    let network = posture.network.as_str();
     let words = format!("{}, isolation {}, network {network}", posture.profile, posture.isolation);
     let mut facts = vec![("sandbox", words), ("limits", limits_words(&posture.limits))];
     if !posture.degraded.is_empty() {
@@ -149,6 +145,7 @@ fn facts(session: &Session, now: OffsetDateTime) -> Vec<(&'static str, String)> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agentapi_shared::api::NetworkMode;
     use agentapi_shared::{Exit, ExitReason, SpawnState};
 
     #[test]

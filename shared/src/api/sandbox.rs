@@ -54,6 +54,21 @@ pub enum NetworkMode {
     Host,
 }
 
+impl NetworkMode {
+    /// Every mode.
+    pub const ALL: [Self; 3] = [Self::Off, Self::Filtered, Self::Host];
+
+    /// As requests and settings have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Filtered => "filtered",
+            Self::Host => "host",
+        }
+    }
+}
+
 /// A directory of the host inside the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

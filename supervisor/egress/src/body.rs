@@ -107,6 +107,21 @@ impl Body for Counted {
     }
 }
 
+/// The answer as it came, apart from what concerned the connection it came on, charged to a session.
+pub(crate) fn passed_on(
+    response: http::Response<Incoming>,
+    meter: &Arc<Meter>,
+    record: Record,
+) -> http::Response<AnyBody> {
+    let (mut parts, body) = response.into_parts();
+    parts.version = http::Version::HTTP_11;
+    parts.extensions.clear();
+    remove_hop_by_hop(&mut parts.headers);
+    let traffic = Arc::clone(&record.traffic);
+    let body = Counted::new(body, meter, &traffic, Direction::Down, Some(record));
+    http::Response::from_parts(parts, body.boxed_unsync())
+}
+
 /// An answer of our own: the reason, for people.
 pub(crate) fn refused(refusal: &Refusal, host: &str, port: u16) -> http::Response<AnyBody> {
     let text = Full::from(refusal.sentence(host, port)).map_err(|never| match never {}).boxed_unsync();

@@ -13,7 +13,6 @@ use agentapi_shared::egress::{EgressVerdict, SecretText};
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -23,7 +22,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::body::{AnyBody, Counted, Direction, refused, remove_hop_by_hop};
+use crate::body::{AnyBody, Counted, Direction, passed_on, refused, remove_hop_by_hop};
 use crate::dial::{Dialler, MODEL_LOOKUPS_MAX};
 use crate::gateway::Shared;
 use crate::names::Host;
@@ -175,7 +174,7 @@ impl Model {
         match self.client.request(request).await {
             Ok(response) => {
                 record.decide(EgressVerdict::Allowed, self.rule.clone());
-                Ok(incoming(session, response, record))
+                Ok(passed_on(response, &session.meter, record))
             }
             Err(error) => {
                 debug!(session.id = %session.id, error = crate::chain(&error), "a provider was not reached");
@@ -223,17 +222,6 @@ fn client(connector: HttpsConnector<Dial>) -> Client<HttpsConnector<Dial>, Count
         .http2_initial_connection_window_size(2 * WINDOW_BYTES)
         .http2_keep_alive_interval(PING_INTERVAL);
     builder.build(connector)
-}
-
-/// The answer as it came, apart from what concerned the connection it came on.
-fn incoming(session: &Session, response: Response<Incoming>, record: crate::decisions::Record) -> Response<AnyBody> {
-    let (mut parts, body) = response.into_parts();
-    parts.version = Version::HTTP_11;
-    parts.extensions.clear();
-    remove_hop_by_hop(&mut parts.headers);
-    let traffic = Arc::clone(&record.traffic);
-    let body = Counted::new(body, &session.meter, &traffic, Direction::Down, Some(record));
-    Response::from_parts(parts, body.boxed_unsync())
 }
 
 impl tower::Service<Uri> for Dial {

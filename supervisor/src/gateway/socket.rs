@@ -1,6 +1,5 @@
 //! The connection to one gateway: a datagram is a message, and descriptors go along with it.
 
-use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -15,6 +14,8 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tracing::warn;
 
+use crate::files;
+
 /// Bytes of an event at most: a decision has some hundred, a hello some dozen for each session.
 const EVENT_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
@@ -28,9 +29,7 @@ impl Socket {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let made = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
         setsockopt(&made, sockopt::SndBuf, &(2 * MESSAGE_BYTES_MAX))?;
-        let dir = File::open(dir)?;
-        let short = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
-        connect(made.as_raw_fd(), &UnixAddr::new(short.as_str())?)?;
+        files::with_short_path(dir, name, |path| Ok(connect(made.as_raw_fd(), &UnixAddr::new(path)?)?))?;
         Ok(Self(Arc::new(UnixDatagram::from_std(std::os::unix::net::UnixDatagram::from(made))?)))
     }
 

@@ -1,14 +1,14 @@
 //! The root of a jail, step by step: what of the host is shown, what is made for it, what is hidden.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use agentapi_shared::jail::{AGENT_ID, HOME, HOSTNAME, IdMap, JailMode, MountStep, WORKSPACE};
 
 use super::{PlanError, PlanInput, Source};
 use crate::host::Ids;
 use crate::sandbox::SandboxMount;
-use crate::workspace::HostDir;
+use crate::workspace::{HostDir, is_plain};
 
 /// Bytes in /tmp, which is memory.
 const TMP_BYTES: u64 = 1024 * 1024 * 1024;
@@ -97,9 +97,14 @@ const MASKED: [&str; 17] = [
 const READ_ONLY: [&str; 4] = ["sys", "bus", "fs", "irq"];
 /// What programs write to themselves, where file permissions let them.
 const SCRATCH: [&str; 4] = ["/tmp", "/run", "/dev/shm", "/dev/pts"];
-/// Where no mount of a session goes, nor above nor below: what is made for the jail, and what the agent writes. Below the latter a link that it has
-/// left there would lead the mount, made by root, elsewhere.
+/// Where no mount of a session goes, nor above nor below: what is made for the jail, and what the agent writes. Below the latter a link that the
+/// agent of an earlier spawn has left there would lead the mount, made by root, elsewhere.
 const RESERVED: [&str; 8] = ["/proc", "/sys", "/dev", "/etc", "/run", "/var/tmp", HOME, WORKSPACE];
+
+/// What the jail itself makes or shows: nothing is put over it, and nothing into it.
+pub(crate) fn own_paths() -> impl Iterator<Item = &'static str> {
+    RESERVED.into_iter().chain(SYSTEM_DIRS)
+}
 
 /// What every session sees of the system.
 pub(crate) fn system_paths() -> impl Iterator<Item = PathBuf> {
@@ -162,10 +167,9 @@ fn extra(mount: &SandboxMount, mode: JailMode) -> Result<MountStep, PlanError> {
     // As it was when it was checked, not what has its name by now.
     let dir = &mount.dir;
     let target = mount.target.display().to_string();
-    let plain = mount.target.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    let mut taken = RESERVED.iter().chain(&SYSTEM_DIRS).map(Path::new);
+    let mut taken = own_paths().map(Path::new);
     let collides = taken.any(|taken| mount.target.starts_with(taken) || taken.starts_with(&mount.target));
-    if !mount.target.is_absolute() || !plain || collides {
+    if !is_plain(&mount.target) || collides {
         return Err(PlanError::Target(target));
     }
     if !mount.writable {

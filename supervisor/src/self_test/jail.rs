@@ -2,10 +2,9 @@
 //! own. Nothing of it is left afterwards, whatever happens.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, lchown};
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -16,7 +15,6 @@ use agentapi_shared::jail::{AGENT_ID, CgroupStep, DiskDir, FileIdentity, JailPla
 use agentapi_shared::shim::{ShimStart, ShimStarted};
 use agentapi_shared::{SessionId, WindowSize};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::bait::Host;
@@ -25,7 +23,7 @@ use crate::canary::{self, Aims, Attempt, Outcome};
 use crate::cgroup::{CgroupError, Cgroups, Place};
 use crate::config::Exposure;
 use crate::disk::{Disk, DiskError};
-use crate::files::{SessionFiles, SpawnFiles};
+use crate::files::{SessionFiles, SpawnFiles, read_foreign};
 use crate::host::{Ground, Isolation};
 use crate::launch::{self, LaunchError};
 use crate::plan::{self, PlanError, PlanInput, Source};
@@ -332,13 +330,7 @@ fn until(deadline: Instant) -> Duration {
 
 /// What the canary has written. It lies where the canary could make whatever it likes.
 fn report(path: &Path) -> io::Result<Vec<Attempt>> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut text = String::new();
-    file.take(REPORT_BYTES_MAX).read_to_string(&mut text)?;
+    let text = String::from_utf8(read_foreign(path, REPORT_BYTES_MAX)?).map_err(io::Error::other)?;
     // One that was cut short is as if it were not there.
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }

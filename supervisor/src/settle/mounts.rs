@@ -3,21 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use agentapi_shared::api::{MountRequest, SandboxRequest};
-use agentapi_shared::jail::{HOME, WORKSPACE};
 
 use super::{SettleError, Subject};
 use crate::host::{Ground, Isolation};
+use crate::plan;
 use crate::profiles::Profile;
 use crate::sandbox::SandboxMount;
 use crate::settings::{AllowedMount, MountMode, Settings};
 use crate::workspace::{self, BelowError, HostDir};
 
-/// What the jail itself makes. Nothing is put over it, and nothing into it: in HOME and workspace the agent of an earlier spawn may have left a
-/// link where the mount would go.
-const OWN: [&str; 17] = [
-    "/proc", "/sys", "/dev", "/etc", "/run", "/var/tmp", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64",
-    "/libx32", "/opt", "/nix", HOME, WORKSPACE,
-];
 /// What is made for programs to put files into: a directory may go below, not over it.
 const SHARED: &str = "/tmp";
 
@@ -114,7 +108,7 @@ fn mount(dir: HostDir, target: PathBuf, writable: bool) -> SandboxMount {
 
 /// The first of the jail's own directories that a target has to do with.
 fn covers(target: &Path) -> Option<&'static str> {
-    let own = OWN.into_iter().find(|own| overlap(Path::new(own), target));
+    let own = plan::own_paths().find(|own| overlap(Path::new(own), target));
     own.or_else(|| Path::new(SHARED).starts_with(target).then_some(SHARED))
 }
 

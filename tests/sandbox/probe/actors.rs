@@ -18,7 +18,7 @@ pub(crate) fn act(actor: &str, rest: &[&str]) -> ExitCode {
     match (actor, rest) {
         ("strays", [count]) => strays(count.parse().unwrap_or(0)),
         ("stopped", []) => stopped(),
-        ("answers", [seconds]) => answers(seconds.parse().unwrap_or(0)),
+        ("answers", [bytes]) => answers(bytes.parse().unwrap_or(0)),
         ("typed", [file]) => typed(Path::new(file)),
         ("flood", []) => flood(),
         ("sizes", []) => sizes(),

@@ -130,9 +130,6 @@ fn apply(edit: &Edit, start: &mut Value) {
             let _moved = std::fs::rename(path, format!("{path}.away"));
             let _linked = std::os::unix::fs::symlink(by, path);
         }
-        Edit::Record { path } => {
-            let _written = std::fs::write(path, serde_json::to_vec_pretty(start).unwrap_or_default());
-        }
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::{First, HEAD_TIMEOUT, tunnel};
-use crate::body::{AnyBody, Counted, Direction, refused, remove_hop_by_hop};
+use crate::body::{AnyBody, Counted, Direction, passed_on, refused, remove_hop_by_hop};
 use crate::refusal::Refusal;
 use crate::session::{Outgoing, Session};
 use agentapi_shared::runtime::OnEnd;
@@ -163,17 +163,12 @@ async fn plain(session: &Arc<Session>, request: Request<Incoming>) -> Result<Res
         debug!(session.id = %session.id, %error, "a plain request was not answered");
         Refusal::Unreachable
     })?;
-    let (mut parts, body) = response.into_parts();
-    parts.version = Version::HTTP_11;
-    parts.extensions.clear();
-    remove_hop_by_hop(&mut parts.headers);
+    let mut response = passed_on(response, &session.meter, record);
     if chunked {
         // There may have been a length too, which the library drops, as RFC 9112 section 6.3 has it; then nothing may follow.
-        parts.headers.insert(CONNECTION, http::HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("close"));
     }
-    let traffic = Arc::clone(&record.traffic);
-    let body = Counted::new(body, &session.meter, &traffic, Direction::Down, Some(record));
-    Ok(Response::from_parts(parts, body.boxed_unsync()))
+    Ok(response)
 }
 
 /// One request on a connection of its own.
