@@ -39,18 +39,9 @@ pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 
 /// Kills the process that a descriptor is of.
 pub(crate) fn pidfd_kill(process: BorrowedFd<'_>) -> io::Result<()> {
-    pidfd_signal(process, libc::SIGKILL)
-}
-
-/// Asks it to end.
-pub(crate) fn pidfd_terminate(process: BorrowedFd<'_>) -> io::Result<()> {
-    pidfd_signal(process, libc::SIGTERM)
-}
-
-fn pidfd_signal(process: BorrowedFd<'_>, signal: libc::c_int) -> io::Result<()> {
     let (info, flags): (*const libc::siginfo_t, libc::c_uint) = (std::ptr::null(), 0);
     // SAFETY: the descriptor is open as long as it is borrowed; without an info the kernel reads no memory of ours.
-    let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, info, flags) };
+    let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, info, flags) };
     Errno::result(answer)?;
     Ok(())
 }

@@ -161,6 +161,27 @@ fn an_abort_ends_tools_and_waiting_and_lets_nothing_begin() {
 }
 
 #[test]
+fn an_abort_ends_a_tool_that_has_lost_the_one_who_watches_its_time() {
+    let dir = Dir::new();
+    let at = dir.0.join("disk");
+    let locked = File::create(&at).unwrap();
+    // What timeout(1) does when it is asked to end before it knows of its child.
+    let script = "kill -KILL $PPID && touch \"$0.began\" && exec sleep 100";
+    let tool = Tool { name: "sh", seconds_max: "100", options: &["-c", script] };
+    let (abort, started) = (Abort::default(), std::time::Instant::now());
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| tools::run(tool, Image { path: &at, locked: &locked }, &abort));
+        while !at.with_extension("began").exists() {
+            assert!(!running.is_finished() && started.elapsed() < HELD_SECONDS_MAX);
+            std::thread::yield_now();
+        }
+        abort.abort();
+        assert!(matches!(running.join().unwrap(), Err(ToolError::Aborted(_))));
+    });
+    assert!(started.elapsed() < HELD_SECONDS_MAX);
+}
+
+#[test]
 fn what_a_crash_of_the_host_leaves_is_mended_first() {
     if !is_root() {
         return;

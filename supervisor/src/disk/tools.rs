@@ -2,13 +2,16 @@
 //! input, so that the lock is there as long as it writes, also if whoever started it is gone.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::AsFd as _;
+use std::io::{self, Read as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+
 use crate::abort::{Abort, Aborted};
-use crate::sys;
 
 /// Making takes milliseconds.
 const MAKE_SECONDS_MAX: &str = "10";
@@ -92,26 +95,33 @@ pub(super) fn run(
     const NOT_FOUND: i32 = 127;
     let failed_to_run = |source| ToolError::Run { tool: name, source };
     abort.check()?;
-    let tool = Command::new("timeout")
+    let mut tool = Command::new("timeout")
         .args(["-k", "1", seconds_max, name])
         .args(options)
         .arg(image.path)
         .env_clear()
         .env("PATH", PATH)
+        .process_group(0)
         .stdin(Stdio::from(image.locked.try_clone().map_err(failed_to_run)?))
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed_to_run)?;
-    // Not reaped before it is waited for below: nobody else can have its pid.
-    let process =
-        i32::try_from(tool.id()).map_err(io::Error::other).and_then(sys::pidfd_open).map_err(failed_to_run)?;
+    let group = Pid::from_raw(tool.id().cast_signed());
+    // timeout(1) kills what has not ended a second after it was asked to. The tool is asked too: versions of timeout(1) that are asked just after
+    // they have started it end without it.
     let watched = abort.watch(move || {
-        // timeout(1) passes it on, and kills what has not ended a second later.
-        let _ended = sys::pidfd_terminate(process.as_fd());
+        let _ended = killpg(group, Signal::SIGTERM);
     });
-    let output = tool.wait_with_output().map_err(failed_to_run)?;
-    watched.and_then(|()| abort.check())?;
+    let mut said = Vec::new();
+    let read = tool.stderr.take().map_or(Ok(0), |mut stderr| stderr.read_to_end(&mut said));
+    let ended = waitid(Id::Pid(group), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+    // Once it is reaped, others can have its number.
+    let wanted = watched.and(abort.watch(|| {}));
+    let status = tool.wait().map_err(failed_to_run)?;
+    wanted?;
+    read.and(ended.map_err(io::Error::from)).map_err(failed_to_run)?;
+    let output = Output { status, stdout: Vec::new(), stderr: said };
     if output.status.code() == Some(NOT_FOUND) { Err(ToolError::Missing { tool: name }) } else { Ok(output) }
 }
 
