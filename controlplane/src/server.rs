@@ -20,7 +20,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::credentials::{self, CredentialError};
 use crate::plane::Plane;
-use crate::store::records::{DEFAULT_ORG, Holder, LOCAL_ADMIN, LOCAL_HOST, UserHolder};
+use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN, LOCAL_HOST, TokenHolder};
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::store::{Store, StoreError};
 
@@ -86,19 +86,13 @@ impl Server {
         let address = listener.local_addr().map_err(named)?;
         if let Some(path) = &config.credentials_file {
             let token = credentials::keep(path, &format!("http://{address}"), USER_TOKEN_PREFIX)?;
-            let admin = UserHolder {
-                user: LOCAL_ADMIN,
-                org: DEFAULT_ORG,
-                name: String::new(),
-                organization: String::new(),
-                role: String::new(),
-            };
-            register(&store, token.hash(), Holder::User(admin)).await?;
+            let admin = TokenHolder::User { org: DEFAULT_ORG, user: LOCAL_ADMIN };
+            register(&store, token.hash(), admin).await?;
         }
         if let Some(path) = &config.host_credential_file {
             let url = format!("ws://{address}{}", agentapi_shared::link::PATH);
             let token = credentials::keep(path, &url, HOST_TOKEN_PREFIX)?;
-            register(&store, token.hash(), Holder::Host(LOCAL_HOST)).await?;
+            register(&store, token.hash(), TokenHolder::Host(LOCAL_HOST)).await?;
         }
         let tasks = TaskGroup::new();
         let plane = Plane::new(store, manifests()?, tasks.clone());
@@ -169,7 +163,7 @@ impl Server {
     }
 }
 
-async fn register(store: &Arc<dyn Store>, hash: String, holder: Holder) -> Result<(), StartError> {
+async fn register(store: &Arc<dyn Store>, hash: String, holder: TokenHolder) -> Result<(), StartError> {
     store.register_token(hash, holder, clock::now()).await.map_err(StartError::Register)
 }
 

@@ -1,4 +1,5 @@
-//! The store: what must outlive the process, behind one trait.
+//! The store: what must outlive the process, behind one trait for each kind of
+//! record; [`Store`] is all of them.
 //!
 //! Each method is one atomic operation that takes in whose name it acts and, if it changes something, the audit entry; no transaction
 //! leaves it. It holds no rules: a change is computed by `domain` from a record and applied only if the record is still at that revision.
@@ -16,14 +17,14 @@ use time::OffsetDateTime;
 
 use records::{
     AuditEntry, BrowserSession, EgressFilter, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange,
-    SessionFilter, SessionRecord, TenantContext, UserHolder,
+    SessionFilter, SessionRecord, TenantContext, TokenHolder, UserHolder,
 };
 
 /// The answer of a store method.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// In whose name a row is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// A tenant: rows of its organisation.
     Tenant(TenantContext),
@@ -59,8 +60,8 @@ pub enum Created {
 /// A number of a host's outbox, recorded as seen in the transaction of its effect.
 pub type OutboxSeen = Option<(HostId, u64)>;
 
-/// See the module.
-pub trait Store: Send + Sync + std::fmt::Debug {
+/// Sessions and their spawns.
+pub trait SessionStore {
     /// Makes a session with its first spawn.
     fn create_session(
         &self,
@@ -87,15 +88,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ) -> Answer<'_, SessionRecord>;
     /// Removes the record of a session. One that is gone already is removed.
     fn purge_session(&self, scope: Scope, id: SessionId, audit: AuditEntry) -> Answer<'_, ()>;
+}
 
-    /// Stores an audit entry that goes with no change here.
-    fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()>;
-
+/// What egress gateways decided.
+pub trait EgressStore {
     /// Stores a decision of a host's egress gateway about a session placed there; one that is known, or of a session that is gone, changes nothing.
     fn record_egress(&self, host: HostId, decision: EgressDecision, seen: OutboxSeen) -> Answer<'_, ()>;
     /// A page of a session's egress decisions, newest first.
     fn egress(&self, scope: Scope, session: SessionId, filter: EgressFilter) -> Answer<'_, Vec<EgressDecision>>;
+}
 
+/// Hosts.
+pub trait HostStore {
     /// Every host that a tenant may use.
     fn hosts(&self, tenant: TenantContext) -> Answer<'_, Vec<HostRecord>>;
     /// One host.
@@ -106,9 +110,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn host_seen(&self, id: HostId, at: OffsetDateTime) -> Answer<'_, ()>;
     /// The number up to which a host's outbox is stored.
     fn outbox_seen(&self, id: HostId) -> Answer<'_, u64>;
+}
 
+/// What people, programs and hosts prove themselves with.
+pub trait CredentialStore {
     /// Makes a token good for its holder. Knowing it already changes nothing.
-    fn register_token(&self, hash: String, holder: Holder, at: OffsetDateTime) -> Answer<'_, ()>;
+    fn register_token(&self, hash: String, holder: TokenHolder, at: OffsetDateTime) -> Answer<'_, ()>;
     /// Whose a token is.
     fn token(&self, hash: String) -> Answer<'_, Option<Holder>>;
     /// Stores a code for one login; removes those that are over.
@@ -131,7 +138,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<BrowserSession>>;
     /// Ends a browser session.
     fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()>;
+}
 
+/// Requests that must have one effect.
+pub trait IdempotencyStore {
     /// Takes an idempotency key, or tells what became of it.
     fn begin_idempotent(&self, tenant: TenantContext, key: IdempotencyKey, at: OffsetDateTime) -> Answer<'_, Replay>;
     /// Stores the answer of a request.
@@ -144,7 +154,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ) -> Answer<'_, ()>;
     /// Frees a key whose request had no effect.
     fn release_idempotent(&self, tenant: TenantContext, key: IdempotencyKey) -> Answer<'_, ()>;
+}
 
+/// The audit trail.
+pub trait AuditStore {
+    /// Stores an audit entry that goes with no change here.
+    fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()>;
+}
+
+/// See the module.
+pub trait Store:
+    SessionStore + EgressStore + HostStore + CredentialStore + IdempotencyStore + AuditStore + Send + Sync + std::fmt::Debug
+{
     /// Whether the store answers.
     fn ping(&self) -> Answer<'_, ()>;
 }

@@ -98,7 +98,7 @@ pub(super) async fn me(principal: Principal, params: Params) -> Result<Json<Me>,
     Ok(Json(Me {
         name: principal.holder.name,
         organization: principal.holder.organization,
-        role: principal.holder.role,
+        role: principal.holder.role.as_str().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }))
 }

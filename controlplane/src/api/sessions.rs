@@ -286,14 +286,14 @@ pub(super) async fn input(
     let (store, tenant) = (&api.plane.store, principal.tenant());
     // A session that is not there takes no key.
     sessions::get(&api.plane, &principal, id).await?;
-    let replay = store.begin_idempotent(tenant, key.clone(), crate::clock::now()).await?;
+    let replay = store.begin_idempotent(tenant.clone(), key.clone(), crate::clock::now()).await?;
     if replay != Replay::Fresh {
         return sessions::replayed(replay).map(|(status, body)| json_text(status, body)).map_err(Into::into);
     }
     match sessions::input(&api.plane, &principal, id, bytes).await {
         Ok(written) => {
             let answer = serde_json::to_string(&written).unwrap_or_default();
-            store.finish_idempotent(tenant, key, 200, answer.clone()).await?;
+            store.finish_idempotent(tenant.clone(), key, 200, answer.clone()).await?;
             Ok(json_text(200, answer))
         }
         Err(failure) => {

@@ -19,9 +19,9 @@ pub async fn change(
     rule: impl Fn(&SessionRecord) -> Result<Option<SessionChange>, DomainError>,
 ) -> Result<SessionRecord, DomainError> {
     for _ in 0..CHANGE_ATTEMPTS_MAX {
-        let record = plane.store.session(scope, id).await.map_err(DomainError::of_session)?;
+        let record = plane.store.session(scope.clone(), id).await.map_err(DomainError::of_session)?;
         let Some(change) = rule(&record)? else { return Ok(record) };
-        match plane.store.update_session(scope, id, record.revision, change, entry.clone(), None).await {
+        match plane.store.update_session(scope.clone(), id, record.revision, change, entry.clone(), None).await {
             Ok(record) => {
                 plane.publish(&record);
                 return Ok(record);

@@ -5,6 +5,7 @@
 
 use time::OffsetDateTime;
 
+use crate::capability::Capability;
 use crate::store::records::{TenantContext, UserHolder};
 
 use super::DomainError;
@@ -36,7 +37,7 @@ impl Principal {
     /// In whose name rows are reached.
     #[must_use]
     pub fn tenant(&self) -> TenantContext {
-        TenantContext { org: self.holder.org, user: self.holder.user }
+        TenantContext { org: self.holder.org, user: self.holder.user, role: self.holder.role, token: None }
     }
 
     /// The channel, as the audit trail names it.
@@ -100,34 +101,34 @@ pub enum Resource {
 
 /// Allows or refuses.
 pub fn allow(principal: &Principal, verb: Verb, resource: Resource) -> Result<(), DomainError> {
-    let role = principal.holder.role.as_str();
-    let allowed = match (resource, verb) {
-        (Resource::Session, Verb::View) => matches!(role, "owner" | "admin" | "member" | "viewer" | "auditor"),
-        (Resource::Session, Verb::Type | Verb::Approve | Verb::Files | Verb::Shell | Verb::Manage) => {
-            matches!(role, "owner" | "admin" | "member")
-        }
-        (Resource::Host | Resource::Agent, Verb::View) => {
-            matches!(role, "owner" | "admin" | "member" | "viewer" | "auditor")
-        }
-        (Resource::Host, Verb::Manage) => matches!(role, "owner" | "admin"),
-        (Resource::Account, Verb::View | Verb::Login) => true,
-        _ => false,
+    let capability = match (resource, verb) {
+        (Resource::Session, Verb::View) => Capability::SessionViewOwn,
+        (Resource::Session, Verb::Type) => Capability::TerminalType,
+        (Resource::Session, Verb::Approve) => Capability::SessionApprove,
+        (Resource::Session, Verb::Files) => Capability::SessionFiles,
+        (Resource::Session, Verb::Shell) => Capability::SessionShell,
+        (Resource::Session, Verb::Manage) => Capability::SessionManageOwn,
+        (Resource::Host | Resource::Agent, Verb::View) => Capability::HostView,
+        (Resource::Host, Verb::Manage) => Capability::HostManage,
+        (Resource::Account, Verb::View | Verb::Login) => return Ok(()),
+        _ => return Err(DomainError::Forbidden),
     };
-    if allowed { Ok(()) } else { Err(DomainError::Forbidden) }
+    if principal.holder.role.has(capability) { Ok(()) } else { Err(DomainError::Forbidden) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capability::Role;
     use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN};
 
-    fn with_role(role: &str) -> Principal {
+    fn with_role(role: Role) -> Principal {
         let holder = UserHolder {
             user: LOCAL_ADMIN,
             org: DEFAULT_ORG,
             name: "someone".to_owned(),
             organization: "default".to_owned(),
-            role: role.to_owned(),
+            role,
         };
         Principal { holder, credential: Credential::Token("hash".to_owned()) }
     }
@@ -137,22 +138,21 @@ mod tests {
         const SESSION_VERBS: [Verb; 6] =
             [Verb::View, Verb::Type, Verb::Approve, Verb::Files, Verb::Shell, Verb::Manage];
         let table = [
-            ("owner", "yyyyyy"),
-            ("admin", "yyyyyy"),
-            ("member", "yyyyyy"),
-            ("viewer", "ynnnnn"),
-            ("auditor", "ynnnnn"),
-            ("", "nnnnnn"),
-            ("root", "nnnnnn"),
+            (Role::Owner, "yyyyyy"),
+            (Role::Admin, "yyyyyy"),
+            (Role::Member, "yyyyyy"),
+            (Role::ServiceAccount, "yyyyyy"),
+            (Role::Viewer, "ynnnnn"),
+            (Role::Auditor, "ynnnnn"),
         ];
         for (role, expected) in table {
             let found: String = SESSION_VERBS
                 .iter()
                 .map(|verb| if allow(&with_role(role), *verb, Resource::Session).is_ok() { 'y' } else { 'n' })
                 .collect();
-            assert_eq!(found, expected, "{role}");
+            assert_eq!(found, expected, "{role:?}");
         }
-        assert!(allow(&with_role("member"), Verb::Manage, Resource::Host).is_err());
-        assert!(allow(&with_role("owner"), Verb::Shell, Resource::Agent).is_err());
+        assert!(allow(&with_role(Role::Member), Verb::Manage, Resource::Host).is_err());
+        assert!(allow(&with_role(Role::Owner), Verb::Shell, Resource::Agent).is_err());
     }
 }

@@ -197,12 +197,12 @@ async fn apply(
 ) -> Result<Option<SessionRecord>, DomainError> {
     let scope = Scope::Host(host);
     for _ in 0..ATTEMPTS_MAX {
-        let record = match plane.store.session(scope, id).await {
+        let record = match plane.store.session(scope.clone(), id).await {
             Err(StoreError::NotFound) => return Ok(None),
             other => other?,
         };
         let Some(change) = rule(&record) else { return Ok(None) };
-        match plane.store.update_session(scope, id, record.revision, change, entry.clone(), seen).await {
+        match plane.store.update_session(scope.clone(), id, record.revision, change, entry.clone(), seen).await {
             Ok(record) => {
                 plane.publish(&record);
                 return Ok(Some(record));

@@ -8,9 +8,11 @@ use agentapi_shared::{EventId, SessionId, SpawnState, WindowSize};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
+use crate::capability::Role;
+
 use super::records::{
     AuditEntry, Desired, EgressFilter, Holder, IdempotencyKey, LOCAL_HOST, NewSession, Replay, SessionChange,
-    SessionFilter, SessionRecord, SpawnRecord, TenantContext, UserHolder,
+    SessionFilter, SessionRecord, SpawnRecord, TenantContext, TokenHolder,
 };
 use super::{Created, Scope, Store, StoreError};
 
@@ -58,7 +60,7 @@ fn new_session() -> NewSession {
 
 impl Subject {
     async fn create(&self, tenant: TenantContext) -> SessionRecord {
-        match self.store.create_session(tenant, new_session(), None, entry()).await.unwrap() {
+        match self.store.create_session(tenant.clone(), new_session(), None, entry()).await.unwrap() {
             Created::New(record) => *record,
             Created::Seen(replay) => panic!("{replay:?}"),
         }
@@ -70,7 +72,7 @@ impl Subject {
         record: &SessionRecord,
         change: SessionChange,
     ) -> Result<SessionRecord, StoreError> {
-        self.store.update_session(scope, record.id, record.revision, change, Some(entry()), None).await
+        self.store.update_session(scope.clone(), record.id, record.revision, change, Some(entry()), None).await
     }
 }
 
@@ -88,12 +90,12 @@ pub(super) async fn run(subject: &Subject) {
 }
 
 async fn a_session_is_read_as_it_was_written(subject: &Subject) {
-    let made = subject.create(subject.ours).await;
+    let made = subject.create(subject.ours.clone()).await;
     assert_eq!((made.org, made.created_by, made.created_at), (subject.ours.org, subject.ours.user, NOW));
     assert_eq!((made.generation, made.revision, made.desired, made.state()), (1, 1, Desired::Run, SpawnState::Pending));
     assert!(made.spawns[0].has_env && !made.spawns[0].accepted);
-    let scope = Scope::Tenant(subject.ours);
-    assert_eq!(subject.store.session(scope, made.id).await.unwrap(), made);
+    let scope = Scope::Tenant(subject.ours.clone());
+    assert_eq!(subject.store.session(scope.clone(), made.id).await.unwrap(), made);
     assert_eq!(made.sandbox, new_session().sandbox);
     let spawn = SpawnRecord {
         state: SpawnState::Exited,
@@ -128,7 +130,7 @@ async fn a_session_is_read_as_it_was_written(subject: &Subject) {
         new_spawn: Some(next),
         ..SessionChange::default()
     };
-    let changed = subject.update(scope, &made, change).await.unwrap();
+    let changed = subject.update(scope.clone(), &made, change).await.unwrap();
     assert_eq!((changed.revision, changed.generation, changed.desired), (2, 2, Desired::Stop));
     assert_eq!((changed.spawns.len(), &changed.spawns[0], changed.state()), (2, &spawn, SpawnState::Pending));
     assert_eq!(changed.labels, made.labels);
@@ -136,29 +138,29 @@ async fn a_session_is_read_as_it_was_written(subject: &Subject) {
 }
 
 async fn a_change_needs_the_newest_revision(subject: &Subject) {
-    let scope = Scope::Tenant(subject.ours);
-    let made = subject.create(subject.ours).await;
+    let scope = Scope::Tenant(subject.ours.clone());
+    let made = subject.create(subject.ours.clone()).await;
     let rename = |name: &str| SessionChange { name: Some(Some(name.to_owned())), ..SessionChange::default() };
-    let first = subject.update(scope, &made, rename("first")).await.unwrap();
-    assert!(matches!(subject.update(scope, &made, rename("second")).await, Err(StoreError::Stale)));
-    assert_eq!(subject.store.session(scope, made.id).await.unwrap(), first);
+    let first = subject.update(scope.clone(), &made, rename("first")).await.unwrap();
+    assert!(matches!(subject.update(scope.clone(), &made, rename("second")).await, Err(StoreError::Stale)));
+    assert_eq!(subject.store.session(scope.clone(), made.id).await.unwrap(), first);
 }
 
 async fn foreign_rows_do_not_exist(subject: &Subject) {
-    let theirs = subject.create(subject.theirs).await;
-    let ours = Scope::Tenant(subject.ours);
-    assert!(matches!(subject.store.session(ours, theirs.id).await, Err(StoreError::NotFound)));
+    let theirs = subject.create(subject.theirs.clone()).await;
+    let ours = Scope::Tenant(subject.ours.clone());
+    assert!(matches!(subject.store.session(ours.clone(), theirs.id).await, Err(StoreError::NotFound)));
     assert!(matches!(subject.store.session(Scope::Host(LOCAL_HOST), theirs.id).await, Err(StoreError::NotFound)));
     let change = SessionChange { name: Some(None), ..SessionChange::default() };
-    assert!(matches!(subject.update(ours, &theirs, change).await, Err(StoreError::NotFound)));
+    assert!(matches!(subject.update(ours.clone(), &theirs, change).await, Err(StoreError::NotFound)));
     // Removing what does not exist is done, and touches nothing of anyone else.
-    subject.store.purge_session(ours, theirs.id, entry()).await.unwrap();
-    assert_eq!(subject.store.session(Scope::Tenant(subject.theirs), theirs.id).await.unwrap(), theirs);
+    subject.store.purge_session(ours.clone(), theirs.id, entry()).await.unwrap();
+    assert_eq!(subject.store.session(Scope::Tenant(subject.theirs.clone()), theirs.id).await.unwrap(), theirs);
     let filter = || SessionFilter { limit: 200, ..SessionFilter::default() };
-    let listed = subject.store.sessions(subject.ours, filter()).await.unwrap();
+    let listed = subject.store.sessions(subject.ours.clone(), filter()).await.unwrap();
     assert!(!listed.is_empty() && listed.iter().all(|record| record.org == subject.ours.org));
     let by_label = SessionFilter { labels: vec![("key".to_owned(), "it's \"quoted\"; --".to_owned())], ..filter() };
-    assert_eq!(subject.store.sessions(subject.theirs, by_label).await.unwrap(), std::slice::from_ref(&theirs));
+    assert_eq!(subject.store.sessions(subject.theirs.clone(), by_label).await.unwrap(), std::slice::from_ref(&theirs));
     subject.store.purge_session(Scope::System, theirs.id, entry()).await.unwrap();
     assert!(matches!(subject.store.session(Scope::System, theirs.id).await, Err(StoreError::NotFound)));
 }
@@ -166,23 +168,24 @@ async fn foreign_rows_do_not_exist(subject: &Subject) {
 async fn an_idempotency_key_is_taken_once(subject: &Subject) {
     let key = |hash: &str| IdempotencyKey { route: "r".to_owned(), key: "k".to_owned(), request_hash: hash.to_owned() };
     let store = &subject.store;
-    let begin = async |tenant, hash: &str, at| store.begin_idempotent(tenant, key(hash), at).await.unwrap();
-    assert_eq!(begin(subject.ours, "a", NOW).await, Replay::Fresh);
-    assert_eq!(begin(subject.ours, "a", NOW).await, Replay::InFlight);
-    assert_eq!(begin(subject.ours, "b", NOW).await, Replay::Mismatch);
-    assert_eq!(begin(subject.theirs, "b", NOW).await, Replay::Fresh);
-    store.finish_idempotent(subject.ours, key("a"), 201, "{}".to_owned()).await.unwrap();
-    assert_eq!(begin(subject.ours, "a", NOW).await, Replay::Done { status: 201, body: "{}".to_owned() });
-    store.release_idempotent(subject.theirs, key("b")).await.unwrap();
-    assert_eq!(begin(subject.theirs, "c", NOW).await, Replay::Fresh);
-    assert_eq!(begin(subject.ours, "d", NOW + Duration::days(2)).await, Replay::Fresh);
+    let begin =
+        async |tenant: TenantContext, hash: &str, at| store.begin_idempotent(tenant, key(hash), at).await.unwrap();
+    assert_eq!(begin(subject.ours.clone(), "a", NOW).await, Replay::Fresh);
+    assert_eq!(begin(subject.ours.clone(), "a", NOW).await, Replay::InFlight);
+    assert_eq!(begin(subject.ours.clone(), "b", NOW).await, Replay::Mismatch);
+    assert_eq!(begin(subject.theirs.clone(), "b", NOW).await, Replay::Fresh);
+    store.finish_idempotent(subject.ours.clone(), key("a"), 201, "{}".to_owned()).await.unwrap();
+    assert_eq!(begin(subject.ours.clone(), "a", NOW).await, Replay::Done { status: 201, body: "{}".to_owned() });
+    store.release_idempotent(subject.theirs.clone(), key("b")).await.unwrap();
+    assert_eq!(begin(subject.theirs.clone(), "c", NOW).await, Replay::Fresh);
+    assert_eq!(begin(subject.ours.clone(), "d", NOW + Duration::days(2)).await, Replay::Fresh);
     // With a create: both or neither.
     let created = IdempotencyKey { route: "create".to_owned(), ..key("a") };
     let new = new_session();
-    let first = store.create_session(subject.ours, new.clone(), Some(created.clone()), entry()).await.unwrap();
+    let first = store.create_session(subject.ours.clone(), new.clone(), Some(created.clone()), entry()).await.unwrap();
     assert!(matches!(first, Created::New(_)));
     let again = NewSession { id: SessionId::generate(), ..new };
-    let second = store.create_session(subject.ours, again.clone(), Some(created), entry()).await.unwrap();
+    let second = store.create_session(subject.ours.clone(), again.clone(), Some(created), entry()).await.unwrap();
     assert_eq!(second, Created::Seen(Replay::InFlight));
     assert!(matches!(store.session(Scope::System, again.id).await, Err(StoreError::NotFound)));
 }
@@ -190,7 +193,7 @@ async fn an_idempotency_key_is_taken_once(subject: &Subject) {
 async fn a_login_code_works_once_and_in_time(subject: &Subject) {
     let store = &subject.store;
     let (soon, later) = (NOW + Duration::MINUTE, NOW + Duration::DAY);
-    store.create_login_code(subject.ours, "code".to_owned(), soon, entry()).await.unwrap();
+    store.create_login_code(subject.ours.clone(), "code".to_owned(), soon, entry()).await.unwrap();
     let redeem = async |code: &str, at| {
         let audit = AuditEntry { at, ..entry() };
         store.redeem_login_code(code.to_owned(), format!("cookie-{code}"), later, audit).await.unwrap()
@@ -198,31 +201,27 @@ async fn a_login_code_works_once_and_in_time(subject: &Subject) {
     assert_eq!(redeem("other", NOW).await, None);
     assert_eq!(redeem("code", NOW).await.map(|holder| holder.user), Some(subject.ours.user));
     assert_eq!(redeem("code", NOW).await, None);
-    store.create_login_code(subject.ours, "late".to_owned(), soon, entry()).await.unwrap();
+    store.create_login_code(subject.ours.clone(), "late".to_owned(), soon, entry()).await.unwrap();
     assert_eq!(redeem("late", NOW + Duration::HOUR).await, None);
     let who =
         async |at| store.browser_session("cookie-code".to_owned(), at).await.unwrap().map(|session| session.holder.org);
     assert_eq!(who(NOW).await, Some(subject.ours.org));
     assert_eq!(who(later).await, None);
-    store.end_browser_session(subject.ours, "cookie-code".to_owned(), entry()).await.unwrap();
+    store.end_browser_session(subject.ours.clone(), "cookie-code".to_owned(), entry()).await.unwrap();
     assert_eq!(who(NOW).await, None);
 }
 
 async fn a_token_leads_to_its_holder(subject: &Subject) {
     let store = &subject.store;
-    let holder = Holder::User(UserHolder {
-        user: subject.theirs.user,
-        org: subject.theirs.org,
-        name: String::new(),
-        organization: String::new(),
-        role: String::new(),
-    });
+    let holder = TokenHolder::User { org: subject.theirs.org, user: subject.theirs.user };
     for _ in 0..2 {
-        store.register_token("user".to_owned(), holder.clone(), NOW).await.unwrap();
-        store.register_token("host".to_owned(), Holder::Host(LOCAL_HOST), NOW).await.unwrap();
+        store.register_token("user".to_owned(), holder, NOW).await.unwrap();
+        store.register_token("host".to_owned(), TokenHolder::Host(LOCAL_HOST), NOW).await.unwrap();
     }
     let found = store.token("user".to_owned()).await.unwrap();
-    assert!(matches!(found, Some(Holder::User(found)) if found.user == subject.theirs.user && found.role == "member"));
+    assert!(
+        matches!(found, Some(Holder::User(found)) if found.user == subject.theirs.user && found.role == Role::Member)
+    );
     assert_eq!(store.token("host".to_owned()).await.unwrap(), Some(Holder::Host(LOCAL_HOST)));
     assert_eq!(store.token("nobody".to_owned()).await.unwrap(), None);
 }
@@ -237,30 +236,30 @@ async fn the_outbox_number_only_grows(subject: &Subject) {
 
 async fn unsettled_sessions_are_found(subject: &Subject) {
     let store = &subject.store;
-    let scope = Scope::Tenant(subject.ours);
-    let waiting = subject.create(subject.ours).await;
-    let placed = subject.create(subject.ours).await;
+    let scope = Scope::Tenant(subject.ours.clone());
+    let waiting = subject.create(subject.ours.clone()).await;
+    let placed = subject.create(subject.ours.clone()).await;
     let change = SessionChange { host: Some(LOCAL_HOST), ..SessionChange::default() };
-    let placed = subject.update(scope, &placed, change).await.unwrap();
+    let placed = subject.update(scope.clone(), &placed, change).await.unwrap();
     let ids = async |host| store.unsettled(host).await.unwrap().iter().map(|record| record.id).collect::<Vec<_>>();
     assert!(ids(None).await.contains(&waiting.id) && !ids(None).await.contains(&placed.id));
     assert!(ids(Some(LOCAL_HOST)).await.contains(&placed.id));
     let ended = SpawnRecord { state: SpawnState::Exited, ..placed.spawns[0].clone() };
     let change = SessionChange { spawn: Some(ended), ..SessionChange::default() };
-    let placed = subject.update(scope, &placed, change).await.unwrap();
+    let placed = subject.update(scope.clone(), &placed, change).await.unwrap();
     assert!(!ids(Some(LOCAL_HOST)).await.contains(&placed.id));
     let change = SessionChange { purging: Some(true), ..SessionChange::default() };
-    subject.update(scope, &placed, change).await.unwrap();
+    subject.update(scope.clone(), &placed, change).await.unwrap();
     assert!(ids(Some(LOCAL_HOST)).await.contains(&placed.id));
 }
 
 async fn decisions_are_kept_with_their_session(subject: &Subject) {
     let store = &subject.store;
-    let scope = Scope::Tenant(subject.ours);
-    let placed = subject.create(subject.ours).await;
+    let scope = Scope::Tenant(subject.ours.clone());
+    let placed = subject.create(subject.ours.clone()).await;
     let change = SessionChange { host: Some(LOCAL_HOST), ..SessionChange::default() };
-    let placed = subject.update(scope, &placed, change).await.unwrap();
-    let elsewhere = subject.create(subject.theirs).await;
+    let placed = subject.update(scope.clone(), &placed, change).await.unwrap();
+    let elsewhere = subject.create(subject.theirs.clone()).await;
     let decision = |session: SessionId, verdict| EgressDecision {
         id: EventId::generate(),
         session,
@@ -288,7 +287,7 @@ async fn decisions_are_kept_with_their_session(subject: &Subject) {
         store.record_egress(LOCAL_HOST, foreign, Some((LOCAL_HOST, seq + 1))).await.unwrap();
     }
     assert_eq!(store.outbox_seen(LOCAL_HOST).await.unwrap(), seq + 1);
-    let list = async |filter| store.egress(scope, placed.id, filter).await.unwrap();
+    let list = async |filter| store.egress(scope.clone(), placed.id, filter).await.unwrap();
     let newest_first: Vec<EgressDecision> = all.iter().rev().cloned().collect();
     assert_eq!(list(EgressFilter { limit: 10, ..EgressFilter::default() }).await, newest_first);
     let page = EgressFilter { before: Some(all[2].id), limit: 1, verdict: None };
@@ -296,10 +295,10 @@ async fn decisions_are_kept_with_their_session(subject: &Subject) {
     let denied = EgressFilter { verdict: Some(EgressVerdict::Denied), before: None, limit: 10 };
     assert_eq!(list(denied).await, std::slice::from_ref(&all[1]));
     let any = EgressFilter { limit: 10, ..EgressFilter::default() };
-    assert!(store.egress(Scope::Tenant(subject.theirs), elsewhere.id, any.clone()).await.unwrap().is_empty());
-    let foreign = store.egress(Scope::Tenant(subject.theirs), placed.id, any.clone()).await;
+    assert!(store.egress(Scope::Tenant(subject.theirs.clone()), elsewhere.id, any.clone()).await.unwrap().is_empty());
+    let foreign = store.egress(Scope::Tenant(subject.theirs.clone()), placed.id, any.clone()).await;
     assert!(matches!(foreign, Err(StoreError::NotFound)));
-    store.purge_session(scope, placed.id, entry()).await.unwrap();
+    store.purge_session(scope.clone(), placed.id, entry()).await.unwrap();
     store.record_egress(LOCAL_HOST, all[0].clone(), None).await.unwrap();
     assert!(matches!(store.egress(Scope::System, placed.id, any).await, Err(StoreError::NotFound)));
 }

@@ -9,6 +9,8 @@ use agentapi_shared::{EventId, Exit, HostId, OrgId, SessionId, SpawnNumber, Spaw
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use crate::capability::Role;
+
 /// The organisation that exists from the first migration on.
 pub const DEFAULT_ORG: OrgId = OrgId::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001);
 /// The person that exists from the first migration on.
@@ -16,13 +18,41 @@ pub const LOCAL_ADMIN: UserId = UserId::from_u128(0x0000_0000_0000_7000_8000_000
 /// The host that exists from the first migration on.
 pub const LOCAL_HOST: HostId = HostId::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0003);
 
-/// In whose name a tenant's rows are read and changed. Rows of another organisation do not exist for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// In whose name a tenant's rows are read and changed. Rows of another organisation do not exist for it, and of its own it sees what its role may.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantContext {
     /// The organisation.
     pub org: OrgId,
     /// Who acts.
     pub user: UserId,
+    /// As what. A database that decides itself asks itself instead.
+    pub role: Role,
+    /// With what a database that decides itself is asked; none: what the store makes for this user.
+    pub token: Option<CallerToken>,
+}
+
+/// A token that a caller brought and that the database takes: a JWT of its project. No log shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CallerToken(std::sync::Arc<str>);
+
+impl CallerToken {
+    /// One that was verified.
+    #[must_use]
+    pub fn new(jwt: &str) -> Self {
+        Self(jwt.into())
+    }
+
+    /// The token itself, for the header of a request to the database.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for CallerToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CallerToken(..)")
+    }
 }
 
 /// One entry of the audit trail, written in the transaction of the change that it tells of.
@@ -234,6 +264,20 @@ pub enum Holder {
     Host(HostId),
 }
 
+/// Whom a token is made good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenHolder {
+    /// A person, in one organisation.
+    User {
+        /// Which organisation.
+        org: OrgId,
+        /// Who.
+        user: UserId,
+    },
+    /// A host.
+    Host(HostId),
+}
+
 /// A person, as policy needs them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserHolder {
@@ -245,8 +289,8 @@ pub struct UserHolder {
     pub name: String,
     /// Their organisation's name.
     pub organization: String,
-    /// Their role, as a word.
-    pub role: String,
+    /// Their role.
+    pub role: Role,
 }
 
 /// A login of a browser.

@@ -3,6 +3,7 @@
 //! One thread owns the one connection, so transactions never wait for each other and nothing blocks the runtime. `synchronous=NORMAL`
 //! with WAL keeps every answered write through a kill of the process; only a crash of the whole machine may lose the last moments.
 
+mod audit;
 mod credentials;
 mod egress;
 mod hosts;
@@ -12,17 +13,10 @@ mod sessions;
 
 use std::path::Path;
 
-use agentapi_shared::egress::EgressDecision;
-use agentapi_shared::{HostId, SessionId};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
-use super::records::{
-    AuditEntry, BrowserSession, EgressFilter, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange,
-    SessionFilter, SessionRecord, TenantContext, UserHolder,
-};
-use super::{Answer, Created, OutboxSeen, Scope, Store, StoreError};
+use super::{Answer, Store, StoreError};
 
 /// Operations that wait for the thread. Overflow: the caller waits for room.
 const QUEUE_MAX: usize = 1024;
@@ -167,144 +161,6 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 impl Store for Sqlite {
-    fn create_session(
-        &self,
-        tenant: TenantContext,
-        new: NewSession,
-        key: Option<IdempotencyKey>,
-        audit: AuditEntry,
-    ) -> Answer<'_, Created> {
-        self.call(move |tx| sessions::create(tx, tenant, &new, key.as_ref(), &audit))
-    }
-
-    fn session(&self, scope: Scope, id: SessionId) -> Answer<'_, SessionRecord> {
-        self.call(move |tx| sessions::get(tx, scope, id))
-    }
-
-    fn sessions(&self, tenant: TenantContext, filter: SessionFilter) -> Answer<'_, Vec<SessionRecord>> {
-        self.call(move |tx| sessions::list(tx, tenant, &filter))
-    }
-
-    fn unsettled(&self, host: Option<HostId>) -> Answer<'_, Vec<SessionRecord>> {
-        self.call(move |tx| sessions::unsettled(tx, host))
-    }
-
-    fn update_session(
-        &self,
-        scope: Scope,
-        id: SessionId,
-        revision: u64,
-        change: SessionChange,
-        audit: Option<AuditEntry>,
-        seen: OutboxSeen,
-    ) -> Answer<'_, SessionRecord> {
-        self.call(move |tx| {
-            let record = sessions::update(tx, scope, id, revision, &change)?;
-            if let Some(entry) = audit {
-                rows::insert_audit(tx, scope, record.org, &entry)?;
-            }
-            hosts::record_seen(tx, seen)?;
-            Ok(record)
-        })
-    }
-
-    fn purge_session(&self, scope: Scope, id: SessionId, audit: AuditEntry) -> Answer<'_, ()> {
-        self.call(move |tx| sessions::purge(tx, scope, id, &audit))
-    }
-
-    fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()> {
-        self.call(move |tx| {
-            let org = rows::audit_org(tx, scope, &entry)?;
-            rows::insert_audit(tx, scope, org, &entry)?;
-            hosts::record_seen(tx, seen)
-        })
-    }
-
-    fn record_egress(&self, host: HostId, decision: EgressDecision, seen: OutboxSeen) -> Answer<'_, ()> {
-        self.call(move |tx| {
-            egress::record(tx, host, &decision)?;
-            hosts::record_seen(tx, seen)
-        })
-    }
-
-    fn egress(&self, scope: Scope, session: SessionId, filter: EgressFilter) -> Answer<'_, Vec<EgressDecision>> {
-        self.call(move |tx| egress::list(tx, scope, session, &filter))
-    }
-
-    fn hosts(&self, tenant: TenantContext) -> Answer<'_, Vec<HostRecord>> {
-        self.call(move |tx| hosts::list(tx, tenant))
-    }
-
-    fn host(&self, id: HostId) -> Answer<'_, HostRecord> {
-        self.call(move |tx| hosts::get(tx, id))
-    }
-
-    fn host_connected(&self, host: HostRecord, audit: AuditEntry) -> Answer<'_, ()> {
-        self.call(move |tx| hosts::connected(tx, &host, &audit))
-    }
-
-    fn host_seen(&self, id: HostId, at: OffsetDateTime) -> Answer<'_, ()> {
-        self.call(move |tx| hosts::seen_at(tx, id, at))
-    }
-
-    fn outbox_seen(&self, id: HostId) -> Answer<'_, u64> {
-        self.call(move |tx| hosts::outbox_seen(tx, id))
-    }
-
-    fn register_token(&self, hash: String, holder: Holder, at: OffsetDateTime) -> Answer<'_, ()> {
-        self.call(move |tx| credentials::register_token(tx, &hash, &holder, at))
-    }
-
-    fn token(&self, hash: String) -> Answer<'_, Option<Holder>> {
-        self.call(move |tx| credentials::token(tx, &hash))
-    }
-
-    fn create_login_code(
-        &self,
-        tenant: TenantContext,
-        hash: String,
-        expires_at: OffsetDateTime,
-        audit: AuditEntry,
-    ) -> Answer<'_, ()> {
-        self.call(move |tx| credentials::create_login_code(tx, tenant, &hash, expires_at, &audit))
-    }
-
-    fn redeem_login_code(
-        &self,
-        code_hash: String,
-        cookie_hash: String,
-        expires_at: OffsetDateTime,
-        audit: AuditEntry,
-    ) -> Answer<'_, Option<UserHolder>> {
-        self.call(move |tx| credentials::redeem_login_code(tx, &code_hash, &cookie_hash, expires_at, &audit))
-    }
-
-    fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<BrowserSession>> {
-        self.call(move |tx| credentials::browser_session(tx, &hash, now))
-    }
-
-    fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()> {
-        self.call(move |tx| credentials::end_browser_session(tx, tenant, &hash, &audit))
-    }
-
-    fn begin_idempotent(&self, tenant: TenantContext, key: IdempotencyKey, at: OffsetDateTime) -> Answer<'_, Replay> {
-        self.call(move |tx| idempotency::begin(tx, tenant, &key, at))
-    }
-
-    fn finish_idempotent(
-        &self,
-        tenant: TenantContext,
-        key: IdempotencyKey,
-        status: u16,
-        body: String,
-    ) -> Answer<'_, ()> {
-        self.call(move |tx| idempotency::finish(tx, tenant, &key, status, &body))
-    }
-
-    fn release_idempotent(&self, tenant: TenantContext, key: IdempotencyKey) -> Answer<'_, ()> {
-        self.call(move |tx| idempotency::release(tx, tenant, &key))
-    }
-
     fn ping(&self) -> Answer<'_, ()> {
         self.call(|tx| Ok(tx.query_row("SELECT 1 FROM schema_version", [], |_| Ok(()))?))
     }

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use super::client::{Got, Harness, Viewer};
 use super::host::SimHost;
 use crate::auth::Secret;
+use crate::capability::Role;
 use crate::clock;
 use crate::domain::audit;
 use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN, TenantContext};
@@ -13,7 +14,8 @@ use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN, TenantContext};
 /// A browser session, as the `Cookie` header has it.
 async fn log_in(harness: &Harness, expires_at: OffsetDateTime) -> String {
     let (code, cookie) = (Secret::generate(""), Secret::generate(""));
-    let (tenant, store) = (TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN }, &harness.plane.store);
+    let (tenant, store) =
+        (TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN, role: Role::Owner, token: None }, &harness.plane.store);
     let entry = || audit::of_account("web", "login");
     store.create_login_code(tenant, code.hash(), expires_at, entry()).await.unwrap();
     let holder = store.redeem_login_code(code.hash(), cookie.hash(), expires_at, entry()).await.unwrap();

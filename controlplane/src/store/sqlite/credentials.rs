@@ -3,20 +3,60 @@
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use time::OffsetDateTime;
 
-use super::rows;
-use crate::store::records::{AuditEntry, BrowserSession, DEFAULT_ORG, Holder, LOCAL_ADMIN, TenantContext, UserHolder};
-use crate::store::{Scope, StoreError};
+use super::{Sqlite, rows};
+use crate::store::records::{
+    AuditEntry, BrowserSession, DEFAULT_ORG, Holder, LOCAL_ADMIN, TenantContext, TokenHolder, UserHolder,
+};
+use crate::store::{Answer, CredentialStore, Scope, StoreError};
+
+impl CredentialStore for Sqlite {
+    fn register_token(&self, hash: String, holder: TokenHolder, at: OffsetDateTime) -> Answer<'_, ()> {
+        self.call(move |tx| register_token(tx, &hash, holder, at))
+    }
+
+    fn token(&self, hash: String) -> Answer<'_, Option<Holder>> {
+        self.call(move |tx| token(tx, &hash))
+    }
+
+    fn create_login_code(
+        &self,
+        tenant: TenantContext,
+        hash: String,
+        expires_at: OffsetDateTime,
+        audit: AuditEntry,
+    ) -> Answer<'_, ()> {
+        self.call(move |tx| create_login_code(tx, &tenant, &hash, expires_at, &audit))
+    }
+
+    fn redeem_login_code(
+        &self,
+        code_hash: String,
+        cookie_hash: String,
+        expires_at: OffsetDateTime,
+        audit: AuditEntry,
+    ) -> Answer<'_, Option<UserHolder>> {
+        self.call(move |tx| redeem_login_code(tx, &code_hash, &cookie_hash, expires_at, &audit))
+    }
+
+    fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<BrowserSession>> {
+        self.call(move |tx| browser_session(tx, &hash, now))
+    }
+
+    fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| end_browser_session(tx, &tenant, &hash, &audit))
+    }
+}
 
 /// Makes a token good for its holder.
 pub(super) fn register_token(
     tx: &Transaction<'_>,
     hash: &str,
-    holder: &Holder,
+    holder: TokenHolder,
     at: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let (kind, org, user, host) = match holder {
-        Holder::User(holder) => ("user", holder.org, Some(holder.user), None),
-        Holder::Host(host) => ("host", DEFAULT_ORG, None, Some(*host)),
+        TokenHolder::User { org, user } => ("user", org, Some(user), None),
+        TokenHolder::Host(host) => ("host", DEFAULT_ORG, None, Some(host)),
     };
     tx.execute(
         "INSERT OR IGNORE INTO api_tokens (hash, org_id, created_by, created_at, kind, user_id, host_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -56,7 +96,7 @@ pub(super) fn token(tx: &Transaction<'_>, hash: &str) -> Result<Option<Holder>, 
 /// Stores a code for one login.
 pub(super) fn create_login_code(
     tx: &Transaction<'_>,
-    tenant: TenantContext,
+    tenant: &TenantContext,
     hash: &str,
     expires_at: OffsetDateTime,
     audit: &AuditEntry,
@@ -68,7 +108,7 @@ pub(super) fn create_login_code(
         "INSERT INTO login_codes (hash, org_id, created_by, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![hash, tenant.org.to_string(), tenant.user.to_string(), now, rows::time_text(expires_at)?],
     )?;
-    rows::insert_audit(tx, Scope::Tenant(tenant), tenant.org, audit)
+    rows::insert_audit(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)
 }
 
 /// Takes a code and makes a browser session of it.
@@ -95,8 +135,8 @@ pub(super) fn redeem_login_code(
         "INSERT INTO browser_sessions (hash, org_id, created_by, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![cookie_hash, holder.org.to_string(), holder.user.to_string(), now, rows::time_text(expires_at)?],
     )?;
-    let scope = Scope::Tenant(TenantContext { org: holder.org, user: holder.user });
-    rows::insert_audit(tx, scope, holder.org, audit)?;
+    let scope = Scope::Tenant(TenantContext { org: holder.org, user: holder.user, role: holder.role, token: None });
+    rows::insert_audit(tx, &scope, holder.org, audit)?;
     Ok(Some(holder))
 }
 
@@ -123,12 +163,12 @@ pub(super) fn browser_session(
 /// Ends a browser session.
 pub(super) fn end_browser_session(
     tx: &Transaction<'_>,
-    tenant: TenantContext,
+    tenant: &TenantContext,
     hash: &str,
     audit: &AuditEntry,
 ) -> Result<(), StoreError> {
     tx.execute("DELETE FROM browser_sessions WHERE hash = ?1", [hash])?;
-    rows::insert_audit(tx, Scope::Tenant(tenant), tenant.org, audit)
+    rows::insert_audit(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)
 }
 
 fn read_user(row: &Row<'_>) -> rusqlite::Result<UserHolder> {
@@ -137,6 +177,6 @@ fn read_user(row: &Row<'_>) -> rusqlite::Result<UserHolder> {
         org: rows::id(row, "org_id")?,
         name: row.get("name")?,
         organization: row.get("organization")?,
-        role: row.get("role")?,
+        role: rows::word(row, "role")?,
     })
 }

@@ -4,9 +4,22 @@ use agentapi_shared::egress::{EgressDecision, EgressVerdict};
 use agentapi_shared::{HostId, SessionId};
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
 
-use super::{rows, sessions};
+use super::{Sqlite, hosts, rows, sessions};
 use crate::store::records::EgressFilter;
-use crate::store::{Scope, StoreError};
+use crate::store::{Answer, EgressStore, OutboxSeen, Scope, StoreError};
+
+impl EgressStore for Sqlite {
+    fn record_egress(&self, host: HostId, decision: EgressDecision, seen: OutboxSeen) -> Answer<'_, ()> {
+        self.call(move |tx| {
+            record(tx, host, &decision)?;
+            hosts::record_seen(tx, seen)
+        })
+    }
+
+    fn egress(&self, scope: Scope, session: SessionId, filter: EgressFilter) -> Answer<'_, Vec<EgressDecision>> {
+        self.call(move |tx| list(tx, &scope, session, &filter))
+    }
+}
 
 /// Decisions kept of one session, some 400 bytes each with their indexes: what runs inside makes as many as it likes, and sessions are many.
 /// Overflow: its oldest are removed, at one in [`INSERTS_PER_REMOVAL`], so there are some hundred more at times.
@@ -65,7 +78,7 @@ pub(super) fn remove_beyond(tx: &Transaction<'_>, session: SessionId, most: u32)
 /// A page of a session's decisions, newest first.
 pub(super) fn list(
     tx: &Transaction<'_>,
-    scope: Scope,
+    scope: &Scope,
     session: SessionId,
     filter: &EgressFilter,
 ) -> Result<Vec<EgressDecision>, StoreError> {

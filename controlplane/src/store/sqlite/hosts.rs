@@ -4,15 +4,37 @@ use agentapi_shared::HostId;
 use rusqlite::{Row, Transaction, params};
 use time::OffsetDateTime;
 
-use super::rows;
+use super::{Sqlite, rows};
 use crate::store::records::{AuditEntry, DEFAULT_ORG, HostRecord, TenantContext};
-use crate::store::{OutboxSeen, Scope, StoreError};
+use crate::store::{Answer, HostStore, OutboxSeen, Scope, StoreError};
+
+impl HostStore for Sqlite {
+    fn hosts(&self, tenant: TenantContext) -> Answer<'_, Vec<HostRecord>> {
+        self.call(move |tx| list(tx, &tenant))
+    }
+
+    fn host(&self, id: HostId) -> Answer<'_, HostRecord> {
+        self.call(move |tx| get(tx, id))
+    }
+
+    fn host_connected(&self, host: HostRecord, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| connected(tx, &host, &audit))
+    }
+
+    fn host_seen(&self, id: HostId, at: OffsetDateTime) -> Answer<'_, ()> {
+        self.call(move |tx| seen_at(tx, id, at))
+    }
+
+    fn outbox_seen(&self, id: HostId) -> Answer<'_, u64> {
+        self.call(move |tx| outbox_seen(tx, id))
+    }
+}
 
 const SELECT: &str = "SELECT id, org_id, version, facts, last_seen_at, (SELECT COUNT(*) FROM user_sessions AS s
     WHERE s.host_id = hosts.id AND s.state NOT IN ('exited', 'failed', 'lost')) AS sessions_running FROM hosts";
 
 /// Every host that a tenant may use.
-pub(super) fn list(tx: &Transaction<'_>, tenant: TenantContext) -> Result<Vec<HostRecord>, StoreError> {
+pub(super) fn list(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<Vec<HostRecord>, StoreError> {
     let found = tx
         .prepare_cached(&format!("{SELECT} WHERE org_id IS NULL OR org_id = ?1 ORDER BY id"))?
         .query_map([tenant.org.to_string()], read)?
@@ -36,7 +58,7 @@ pub(super) fn connected(tx: &Transaction<'_>, host: &HostRecord, audit: &AuditEn
             host.last_seen_at.map(rows::time_text).transpose()?,
         ],
     )?;
-    rows::insert_audit(tx, Scope::Host(host.id), host.org.unwrap_or(DEFAULT_ORG), audit)
+    rows::insert_audit(tx, &Scope::Host(host.id), host.org.unwrap_or(DEFAULT_ORG), audit)
 }
 
 /// When a host was last heard of.

@@ -3,9 +3,29 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 use time::{Duration, OffsetDateTime};
 
-use super::rows;
-use crate::store::StoreError;
+use super::{Sqlite, rows};
 use crate::store::records::{IdempotencyKey, Replay, TenantContext};
+use crate::store::{Answer, IdempotencyStore, StoreError};
+
+impl IdempotencyStore for Sqlite {
+    fn begin_idempotent(&self, tenant: TenantContext, key: IdempotencyKey, at: OffsetDateTime) -> Answer<'_, Replay> {
+        self.call(move |tx| begin(tx, &tenant, &key, at))
+    }
+
+    fn finish_idempotent(
+        &self,
+        tenant: TenantContext,
+        key: IdempotencyKey,
+        status: u16,
+        body: String,
+    ) -> Answer<'_, ()> {
+        self.call(move |tx| finish(tx, &tenant, &key, status, &body))
+    }
+
+    fn release_idempotent(&self, tenant: TenantContext, key: IdempotencyKey) -> Answer<'_, ()> {
+        self.call(move |tx| release(tx, &tenant, &key))
+    }
+}
 
 /// How long a key is remembered.
 const KEPT: Duration = Duration::days(1);
@@ -13,7 +33,7 @@ const KEPT: Duration = Duration::days(1);
 /// Takes a key, or tells what became of it.
 pub(super) fn begin(
     tx: &Transaction<'_>,
-    tenant: TenantContext,
+    tenant: &TenantContext,
     key: &IdempotencyKey,
     at: OffsetDateTime,
 ) -> Result<Replay, StoreError> {
@@ -44,7 +64,7 @@ pub(super) fn begin(
 /// Stores the answer of a request.
 pub(super) fn finish(
     tx: &Transaction<'_>,
-    tenant: TenantContext,
+    tenant: &TenantContext,
     key: &IdempotencyKey,
     status: u16,
     body: &str,
@@ -57,7 +77,7 @@ pub(super) fn finish(
 }
 
 /// Frees a key whose request had no effect.
-pub(super) fn release(tx: &Transaction<'_>, tenant: TenantContext, key: &IdempotencyKey) -> Result<(), StoreError> {
+pub(super) fn release(tx: &Transaction<'_>, tenant: &TenantContext, key: &IdempotencyKey) -> Result<(), StoreError> {
     tx.prepare_cached(
         "DELETE FROM idempotency_keys WHERE org_id = ?1 AND created_by = ?2 AND route = ?3 AND key = ?4",
     )?

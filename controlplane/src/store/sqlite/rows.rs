@@ -41,6 +41,15 @@ where
     row.get_ref(column)?.as_str()?.parse().map_err(malformed)
 }
 
+/// A column that holds one of some words.
+pub(super) fn word<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    id(row, column)
+}
+
 /// A column that may hold an id.
 pub(super) fn id_option<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
 where
@@ -74,7 +83,7 @@ pub(super) fn time_option(row: &Row<'_>, column: &str) -> rusqlite::Result<Optio
 }
 
 /// The organisation an entry belongs to when no changed row says it: the caller's, or the session's, or the default one.
-pub(super) fn audit_org(tx: &Transaction<'_>, scope: Scope, entry: &AuditEntry) -> Result<OrgId, StoreError> {
+pub(super) fn audit_org(tx: &Transaction<'_>, scope: &Scope, entry: &AuditEntry) -> Result<OrgId, StoreError> {
     if let Scope::Tenant(tenant) = scope {
         return Ok(tenant.org);
     }
@@ -92,7 +101,7 @@ pub(super) fn audit_org(tx: &Transaction<'_>, scope: Scope, entry: &AuditEntry) 
 /// Writes an audit entry. One whose id is there was delivered twice, and stays as it was.
 pub(super) fn insert_audit(
     tx: &Transaction<'_>,
-    scope: Scope,
+    scope: &Scope,
     org: OrgId,
     entry: &AuditEntry,
 ) -> Result<(), StoreError> {

@@ -3,17 +3,64 @@
 use agentapi_shared::{HostId, SessionId, SpawnState, WindowSize};
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
 
-use super::{idempotency, rows};
+use super::{Sqlite, hosts, idempotency, rows};
 use crate::store::records::{
     AuditEntry, Desired, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
     StopRequest, TenantContext,
 };
-use crate::store::{Created, Scope, StoreError};
+use crate::store::{Answer, Created, OutboxSeen, Scope, SessionStore, StoreError};
+
+impl SessionStore for Sqlite {
+    fn create_session(
+        &self,
+        tenant: TenantContext,
+        new: NewSession,
+        key: Option<IdempotencyKey>,
+        audit: AuditEntry,
+    ) -> Answer<'_, Created> {
+        self.call(move |tx| create(tx, &tenant, &new, key.as_ref(), &audit))
+    }
+
+    fn session(&self, scope: Scope, id: SessionId) -> Answer<'_, SessionRecord> {
+        self.call(move |tx| get(tx, &scope, id))
+    }
+
+    fn sessions(&self, tenant: TenantContext, filter: SessionFilter) -> Answer<'_, Vec<SessionRecord>> {
+        self.call(move |tx| list(tx, &tenant, &filter))
+    }
+
+    fn unsettled(&self, host: Option<HostId>) -> Answer<'_, Vec<SessionRecord>> {
+        self.call(move |tx| unsettled(tx, host))
+    }
+
+    fn update_session(
+        &self,
+        scope: Scope,
+        id: SessionId,
+        revision: u64,
+        change: SessionChange,
+        audit: Option<AuditEntry>,
+        seen: OutboxSeen,
+    ) -> Answer<'_, SessionRecord> {
+        self.call(move |tx| {
+            let record = update(tx, &scope, id, revision, &change)?;
+            if let Some(entry) = audit {
+                rows::insert_audit(tx, &scope, record.org, &entry)?;
+            }
+            hosts::record_seen(tx, seen)?;
+            Ok(record)
+        })
+    }
+
+    fn purge_session(&self, scope: Scope, id: SessionId, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| purge(tx, &scope, id, &audit))
+    }
+}
 
 /// Makes a session with its first spawn, unless its idempotency key was seen.
 pub(super) fn create(
     tx: &Transaction<'_>,
-    tenant: TenantContext,
+    tenant: &TenantContext,
     new: &NewSession,
     key: Option<&IdempotencyKey>,
     audit: &AuditEntry,
@@ -51,12 +98,12 @@ pub(super) fn create(
         "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state, has_env) VALUES (?1, 1, ?2, ?3, ?4, 'pending', ?5)",
         params![id, org, user, at, new.has_env],
     )?;
-    rows::insert_audit(tx, Scope::Tenant(tenant), tenant.org, audit)?;
-    Ok(Created::New(Box::new(get(tx, Scope::System, new.id)?)))
+    rows::insert_audit(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)?;
+    Ok(Created::New(Box::new(get(tx, &Scope::System, new.id)?)))
 }
 
 /// The condition that a scope puts on rows, and its value.
-fn visible(scope: Scope) -> (&'static str, String) {
+fn visible(scope: &Scope) -> (&'static str, String) {
     match scope {
         Scope::Tenant(tenant) => ("org_id = ?1", tenant.org.to_string()),
         Scope::Host(host) => ("host_id = ?1", host.to_string()),
@@ -65,7 +112,7 @@ fn visible(scope: Scope) -> (&'static str, String) {
 }
 
 /// One session.
-pub(super) fn get(tx: &Transaction<'_>, scope: Scope, id: SessionId) -> Result<SessionRecord, StoreError> {
+pub(super) fn get(tx: &Transaction<'_>, scope: &Scope, id: SessionId) -> Result<SessionRecord, StoreError> {
     let (condition, value) = visible(scope);
     let sql = format!("SELECT * FROM user_sessions WHERE {condition} AND id = ?2");
     let mut record = tx.prepare_cached(&sql)?.query_row(params![value, id.to_string()], read_session)?;
@@ -76,7 +123,7 @@ pub(super) fn get(tx: &Transaction<'_>, scope: Scope, id: SessionId) -> Result<S
 /// A page of sessions, newest first.
 pub(super) fn list(
     tx: &Transaction<'_>,
-    tenant: TenantContext,
+    tenant: &TenantContext,
     filter: &SessionFilter,
 ) -> Result<Vec<SessionRecord>, StoreError> {
     let mut sql = "SELECT * FROM user_sessions WHERE org_id = ?".to_owned();
@@ -128,7 +175,7 @@ fn collect(tx: &Transaction<'_>, sql: &str, values: Vec<Box<dyn ToSql>>) -> Resu
 /// Applies a change to a record that is still at `revision`.
 pub(super) fn update(
     tx: &Transaction<'_>,
-    scope: Scope,
+    scope: &Scope,
     id: SessionId,
     revision: u64,
     change: &SessionChange,
@@ -217,7 +264,7 @@ fn write_spawn(tx: &Transaction<'_>, id: SessionId, spawn: &SpawnRecord) -> Resu
 }
 
 /// Removes a session with its spawns.
-pub(super) fn purge(tx: &Transaction<'_>, scope: Scope, id: SessionId, audit: &AuditEntry) -> Result<(), StoreError> {
+pub(super) fn purge(tx: &Transaction<'_>, scope: &Scope, id: SessionId, audit: &AuditEntry) -> Result<(), StoreError> {
     let record = match get(tx, scope, id) {
         Err(StoreError::NotFound) => return Ok(()),
         other => other?,

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use agentapi_shared::egress::EgressVerdict;
-use agentapi_shared::{EventId, OrgId, UserId};
+use agentapi_shared::egress::{EgressDecision, EgressVerdict};
+use agentapi_shared::{EventId, OrgId, SessionId, UserId};
 
 use super::*;
+use crate::capability::Role;
 use crate::store::contract::{self, Subject};
-use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN, LOCAL_HOST};
+use crate::store::records::{DEFAULT_ORG, EgressFilter, LOCAL_ADMIN, LOCAL_HOST, TenantContext};
+use crate::store::{CredentialStore as _, EgressStore as _, Scope, SessionStore as _};
 
 struct TempDir(PathBuf);
 
@@ -34,7 +36,7 @@ impl Drop for TempDir {
 async fn the_contract_holds() {
     let dir = TempDir::new();
     let store = Sqlite::open(&dir.database()).unwrap();
-    let theirs = TenantContext { org: OrgId::generate(), user: UserId::generate() };
+    let theirs = TenantContext { org: OrgId::generate(), user: UserId::generate(), role: Role::Member, token: None };
     let (org, user) = (theirs.org.to_string(), theirs.user.to_string());
     let insert = move |tx: &Transaction<'_>| {
         tx.execute(
@@ -48,7 +50,7 @@ async fn the_contract_holds() {
         Ok(())
     };
     store.call(insert).await.unwrap();
-    let ours = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN };
+    let ours = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN, role: Role::Owner, token: None };
     contract::run(&Subject { store: Arc::new(store), ours, theirs }).await;
 }
 
@@ -61,7 +63,7 @@ async fn every_change_leaves_an_audit_entry_or_nothing() {
         Ok(tx.execute_batch("CREATE TRIGGER no BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'full'); END")?)
     };
     store.call(break_it).await.unwrap();
-    let ours = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN };
+    let ours = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN, role: Role::Owner, token: None };
     let entry = crate::domain::audit::of_account("api", "test");
     let code = store.create_login_code(ours, "code".to_owned(), entry.at + time::Duration::HOUR, entry.clone()).await;
     assert!(matches!(code, Err(StoreError::Unavailable(_))));
