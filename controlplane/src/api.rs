@@ -9,6 +9,7 @@ mod extract;
 mod hosts;
 mod link;
 mod login;
+mod metrics;
 mod openapi;
 mod origin;
 mod principal;
@@ -28,6 +29,7 @@ use utoipa_axum::routes;
 use crate::plane::Plane;
 
 pub use error::ApiError;
+pub use metrics::router as metrics_router;
 
 /// A request body is never larger.
 const BODY_BYTES_MAX: usize = 1024 * 1024;

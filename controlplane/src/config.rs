@@ -37,6 +37,9 @@ pub struct Options {
     /// Address to serve on; port 0 takes a free one.
     #[arg(long, value_name = "HOST:PORT", env = "AGENTAPI_CONTROLPLANE_LISTEN")]
     pub listen: Option<String>,
+    /// Address to serve `/metrics` on; none: not served.
+    #[arg(long, value_name = "HOST:PORT", env = "AGENTAPI_CONTROLPLANE_METRICS_LISTEN")]
+    pub metrics_listen: Option<String>,
     /// Directory of the database.
     #[arg(long, value_name = "DIR", env = "AGENTAPI_CONTROLPLANE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
@@ -75,6 +78,7 @@ pub enum LogFormatName {
 #[serde(deny_unknown_fields)]
 struct File {
     listen: Option<String>,
+    metrics_listen: Option<String>,
     data_dir: Option<PathBuf>,
     credentials_file: Option<PathBuf>,
     host_credential_file: Option<PathBuf>,
@@ -87,6 +91,8 @@ struct File {
 pub struct Config {
     /// Address to serve on.
     pub listen: SocketAddr,
+    /// Address to serve metrics on; none: not served.
+    pub metrics_listen: Option<SocketAddr>,
     /// Directory of the database.
     pub data_dir: PathBuf,
     /// The admin's credentials; none: not written.
@@ -123,6 +129,8 @@ impl Config {
         });
         let listen = options.listen.or(file.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
         let listen = loopback(&listen).map_err(|mistake| mistakes.push(mistake)).ok();
+        let metrics = options.metrics_listen.or(file.metrics_listen).map(|text| loopback(&text));
+        let metrics_listen = metrics.transpose().map_err(|mistake| mistakes.push(mistake)).ok().flatten();
         let data_dir = options.data_dir.or(file.data_dir);
         if data_dir.is_none() {
             mistakes.push("data-dir: required".to_owned());
@@ -133,6 +141,7 @@ impl Config {
         };
         Ok(Self {
             listen,
+            metrics_listen,
             data_dir,
             credentials_file: options.credentials_file.or(file.credentials_file),
             host_credential_file: options.host_credential_file.or(file.host_credential_file),

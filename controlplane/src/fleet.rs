@@ -60,6 +60,12 @@ impl Fleet {
         lock(&self.links).get(&host).filter(|link| !link.is_closed()).cloned()
     }
 
+    /// The hosts that are connected.
+    #[must_use]
+    pub fn connected(&self) -> Vec<HostId> {
+        lock(&self.links).values().filter(|link| !link.is_closed()).map(|link| link.host()).collect()
+    }
+
     /// Has a host do something for a session, and waits for its answer.
     pub async fn command(&self, record: &SessionRecord, command: Command) -> Result<CommandResult, DomainError> {
         let link = record.host.and_then(|host| self.link(host)).ok_or(DomainError::HostUnreachable)?;

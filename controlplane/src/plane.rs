@@ -9,6 +9,7 @@ use agentapi_shared::runtime::TaskGroup;
 use crate::domain::{hosts, rules};
 use crate::events::Events;
 use crate::fleet::Fleet;
+use crate::metrics::Metrics;
 use crate::relay::Hubs;
 use crate::sockets::Sockets;
 use crate::store::Store;
@@ -27,6 +28,8 @@ pub struct Plane {
     pub hubs: Hubs,
     /// Live sockets by credential.
     pub sockets: Sockets,
+    /// What operators watch.
+    pub metrics: Metrics,
     /// The agents of this release.
     pub agents: Vec<AgentManifest>,
     /// Tasks of connections, links and jobs.
@@ -43,6 +46,7 @@ impl Plane {
             events: Events::new(),
             hubs: Hubs::default(),
             sockets: Sockets::default(),
+            metrics: Metrics::default(),
             agents,
             tasks,
         })

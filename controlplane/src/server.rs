@@ -71,6 +71,7 @@ pub enum StartError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    metrics: Option<TcpListener>,
     plane: Arc<Plane>,
     tasks: TaskGroup,
 }
@@ -81,9 +82,11 @@ impl Server {
         let dir = &config.data_dir;
         make_private(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(&dir.join("controlplane.db"))?);
-        let named = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(named)?;
-        let address = listener.local_addr().map_err(named)?;
+        let (listener, address) = listen(config.listen).await?;
+        let metrics = match config.metrics_listen {
+            Some(address) => Some(listen(address).await?.0),
+            None => None,
+        };
         if let Some(path) = &config.credentials_file {
             let token = credentials::keep(path, &format!("http://{address}"), USER_TOKEN_PREFIX)?;
             let admin = TokenHolder::User { org: DEFAULT_ORG, user: LOCAL_ADMIN };
@@ -96,13 +99,19 @@ impl Server {
         }
         let tasks = TaskGroup::new();
         let plane = Plane::new(store, manifests()?, tasks.clone());
-        Ok(Self { listener, address, plane, tasks })
+        Ok(Self { listener, address, metrics, plane, tasks })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves metrics.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Its parts.
@@ -115,17 +124,20 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
         let router = api::router(Api { plane: self.plane.clone(), port: self.address.port() });
         info!(address = %self.address, "serving");
+        let metrics = api::metrics_router(self.plane.clone());
         tokio::pin!(stop);
         loop {
-            tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.serve(stream, router.clone()),
-                    Err(error) => {
-                        warn!(%error, "accept failed");
-                        tokio::time::sleep(ACCEPT_RETRY).await;
-                    }
-                },
+            let (accepted, router) = tokio::select! {
+                accepted = self.listener.accept() => (accepted, &router),
+                accepted = accept(self.metrics.as_ref()) => (accepted, &metrics),
                 () = &mut stop => break,
+            };
+            match accepted {
+                Ok((stream, _)) => self.serve(stream, router.clone()),
+                Err(error) => {
+                    warn!(%error, "accept failed");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
             }
         }
         info!("ending: viewers and hosts are told");
@@ -160,6 +172,21 @@ impl Server {
                 debug!(%error, "connection ended");
             }
         });
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let named = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(named)?;
+    let address = listener.local_addr().map_err(named)?;
+    Ok((listener, address))
+}
+
+/// The next connection to a listener that may not be there.
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 use agentapi_shared::SessionId;
 
 use super::DomainError;
+use crate::metrics;
 use crate::plane::Plane;
 use crate::store::records::{AuditEntry, SessionChange, SessionRecord};
 use crate::store::{Scope, StoreError};
@@ -21,8 +22,10 @@ pub async fn change(
     for _ in 0..CHANGE_ATTEMPTS_MAX {
         let record = plane.store.session(scope.clone(), id).await.map_err(DomainError::of_session)?;
         let Some(change) = rule(&record)? else { return Ok(record) };
+        let end = metrics::end(&change);
         match plane.store.update_session(scope.clone(), id, record.revision, change, entry.clone(), None).await {
             Ok(record) => {
+                plane.metrics.count_end(end);
                 plane.publish(&record);
                 return Ok(record);
             }

@@ -15,6 +15,7 @@ use super::Link;
 use crate::clock;
 use crate::domain::rules::{self, Settlement};
 use crate::domain::{DomainError, audit};
+use crate::metrics;
 use crate::plane::Plane;
 use crate::store::records::{AuditEntry, SessionChange, SessionRecord};
 use crate::store::{OutboxSeen, Scope, StoreError};
@@ -181,7 +182,11 @@ async fn store_item(plane: &Arc<Plane>, link: &Arc<Link>, seq: u64, item: Outbox
                 AuditEntry { id, at, action: action.into(), channel: "link", session, host: Some(host), detail };
             plane.store.audit(Scope::Host(host), entry, seen).await?;
         }
-        OutboxItem::Egress(decision) => plane.store.record_egress(host, decision, seen).await?,
+        OutboxItem::Egress(decision) => {
+            let verdict = decision.verdict;
+            plane.store.record_egress(host, decision, seen).await?;
+            plane.metrics.count_egress(verdict);
+        }
     }
     Ok(())
 }
@@ -202,8 +207,10 @@ async fn apply(
             other => other?,
         };
         let Some(change) = rule(&record) else { return Ok(None) };
+        let end = metrics::end(&change);
         match plane.store.update_session(scope.clone(), id, record.revision, change, entry.clone(), seen).await {
             Ok(record) => {
+                plane.metrics.count_end(end);
                 plane.publish(&record);
                 return Ok(Some(record));
             }

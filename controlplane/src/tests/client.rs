@@ -24,6 +24,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Harness {
     pub(super) base: String,
+    pub(super) metrics: String,
     pub(super) token: String,
     pub(super) host_token: String,
     pub(super) dir: PathBuf,
@@ -36,6 +37,7 @@ pub(super) struct Harness {
 fn config(dir: &std::path::Path) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
+        metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
         data_dir: dir.join("data"),
         credentials_file: Some(dir.join("credentials.json")),
         host_credential_file: Some(dir.join("host-credential.json")),
@@ -59,6 +61,7 @@ impl Harness {
         };
         let (token, host_token) = (token("credentials.json"), token("host-credential.json"));
         let base = format!("http://{}", server.address());
+        let metrics = format!("http://{}/metrics", server.metrics_address().unwrap());
         let plane = server.plane();
         let (stop, stopped) = oneshot::channel::<()>();
         let run = server.run(async move {
@@ -67,7 +70,7 @@ impl Harness {
         #[expect(clippy::disallowed_methods, reason = "a test owns it through its handle")]
         let task = tokio::spawn(run);
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { base, token, host_token, dir, plane, http, stop: Some(stop), task: Some(task) }
+        Self { base, metrics, token, host_token, dir, plane, http, stop: Some(stop), task: Some(task) }
     }
 
     /// Ends the server and starts another one on the same data.
@@ -91,6 +94,13 @@ impl Harness {
     pub(super) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = method.parse().unwrap();
         self.http.request(method, format!("{}{path}", self.base)).timeout(DEADLINE)
+    }
+
+    /// What a collector reads: lines by name and labels.
+    pub(super) async fn metrics(&self) -> Vec<String> {
+        let answer = self.http.get(&self.metrics).timeout(DEADLINE).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.text().await.unwrap().lines().map(str::to_owned).collect()
     }
 
     /// A request with the admin's token; gives status and JSON.

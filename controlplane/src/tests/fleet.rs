@@ -32,6 +32,14 @@ async fn a_session_is_started_seen_typed_into_and_stopped() {
     assert_eq!(status, 202);
     let session = harness.until_state(id, "exited").await;
     assert_eq!(session["exit"]["code"], 0);
+    let metrics = harness.metrics().await;
+    for line in ["agentapi_hosts_connected 1", r#"agentapi_spawns_ended_total{reason="exited"} 1"#, "# EOF"] {
+        assert!(metrics.iter().any(|found| found == line), "{line}: {metrics:#?}");
+    }
+    assert!(
+        !metrics.iter().any(|line| line.starts_with("agentapi_spawns{") || line.contains("s3cret")),
+        "{metrics:#?}"
+    );
     // Again is fine, and changes nothing.
     let (status, again) = harness.call("DELETE", &format!("/api/v1/sessions/{id}"), None).await;
     assert_eq!((status, &again["state"]), (202, &json!("exited")));
@@ -58,6 +66,8 @@ async fn a_sandbox_goes_to_the_host_with_every_spawn_and_the_posture_comes_back(
         "isolation": "root", "profile": "strict", "network": "off", "limits": { "pids": 64 }, "degraded": ["no-disk-quota"],
     });
     assert_eq!((status, &session["sandbox"]), (201, &posture), "{session}");
+    let line = r#"agentapi_spawns{state="running",isolation="root",profile="strict",network="off",degraded="no-disk-quota"} 1"#;
+    assert!(harness.metrics().await.iter().any(|found| found == line), "{:#?}", harness.metrics().await);
     let id = session["id"].as_str().unwrap().parse().unwrap();
     let path = format!("/api/v1/sessions/{id}/restart");
     let (status, _) = harness.call("POST", &path, Some(json!({ "stop": true }))).await;
@@ -333,6 +343,11 @@ async fn egress_decisions_of_a_host_are_listed_by_page_and_verdict() {
         model.post(decision("d.test", EgressVerdict::WouldDeny));
     });
     host.until("acknowledged", |model| model.acked == 4).await;
+    let counted = harness.metrics().await;
+    for line in [r#"{verdict="denied"} 3"#, r#"{verdict="would_deny"} 1"#] {
+        let line = format!("agentapi_egress_decisions_total{line}");
+        assert!(counted.contains(&line), "{counted:#?}");
+    }
     let path = format!("/api/v1/sessions/{id}/egress");
     let names = |page: &serde_json::Value| -> Vec<String> {
         page["data"].as_array().unwrap().iter().map(|one| one["host"].as_str().unwrap().to_owned()).collect()
