@@ -48,7 +48,9 @@ pub(crate) enum DaemonError {
     #[error(transparent)]
     Parent(#[from] agentapi_shared::runtime::ParentGone),
     /// Another supervisor has this state directory.
-    #[error("another supervisor runs with this state directory")]
+    #[error(
+        "another supervisor runs with this state directory: end that one, or give this one a directory of its own with --state-dir"
+    )]
     Locked,
     /// The outbox.
     #[error(transparent)]

@@ -54,7 +54,7 @@ pub(crate) enum DiskError {
     #[error(transparent)]
     Tool(#[from] ToolError),
     /// Something still writes to it.
-    #[error("disk: what used {path} before has not let go of it after {} seconds", HELD_SECONDS_MAX.as_secs())]
+    #[error("disk: what used {path} before has not let go of it after {} seconds: see what still has it open (fuser -v) and start the session again", HELD_SECONDS_MAX.as_secs())]
     Held { path: String },
     /// There are no loop devices here.
     #[error(
@@ -65,7 +65,7 @@ pub(crate) enum DiskError {
     #[error("disk: cannot have a loop device ({device})")]
     Device { device: String, source: io::Error },
     /// The kernel does not take it.
-    #[error("disk: cannot mount the file system")]
+    #[error("disk: cannot mount the file system: `agentapi-supervisor doctor` says what this host can")]
     Mount(#[source] io::Error),
     /// It was tried out, and does not do what it is for.
     #[error("disk: {0}")]

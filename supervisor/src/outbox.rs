@@ -22,7 +22,9 @@ const BATCH: u32 = 256;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OutboxError {
     /// The database.
-    #[error("the outbox cannot be used")]
+    #[error(
+        "the outbox (outbox.db in the state directory) cannot be used: see that its disk has room and that it belongs to this user"
+    )]
     Database(#[from] rusqlite::Error),
     /// An item that is no item; only another release could have written it.
     #[error("the outbox holds an item that cannot be read")]

@@ -28,10 +28,14 @@ pub(crate) enum SettleError {
     #[error("sandbox.profile: this host has no profile `{name}`; it has {known}")]
     Profile { name: String, known: String },
     /// A more open network than the profile's.
-    #[error("sandbox.network: `{asked}` is more open than profile `{profile}` allows (`{most}`)")]
+    #[error(
+        "sandbox.network: `{asked}` is more open than profile `{profile}` allows (`{most}`): ask for that or less, or for another profile"
+    )]
     Network { asked: &'static str, profile: String, most: &'static str },
     /// More than the profile gives.
-    #[error("sandbox.limits.{name}: {asked} is more than profile `{profile}` allows ({most})")]
+    #[error(
+        "sandbox.limits.{name}: {asked} is more than profile `{profile}` allows ({most}): ask for that or less, or for another profile"
+    )]
     Limit { name: &'static str, asked: u64, profile: String, most: u64 },
     /// A limit was asked for that would not be kept.
     #[error("sandbox.limits.{name}: this host cannot keep such a limit: see `agentapi-supervisor doctor` on it")]
@@ -48,15 +52,19 @@ pub(crate) enum SettleError {
     #[error(transparent)]
     Degraded(#[from] NotAllowed),
     /// A key that the operator promised.
-    #[error("the key of model provider `{name}` cannot be had")]
+    #[error(
+        "the key of model provider `{name}` cannot be had: mend its `key_file` in the supervisor's settings on this host"
+    )]
     Key { name: String, source: KeyError },
     /// More rules than the gateway takes; profile, agent and host each give some.
     #[error(
-        "egress: {rules} rules, or their length, are more than the gateway takes ({RULES_MAX} rules in {MESSAGE_BYTES_MAX} bytes)"
+        "egress: {rules} rules, or their length, are more than the gateway takes ({RULES_MAX} rules in {MESSAGE_BYTES_MAX} bytes): shorten the lists of the profile, the agent or the host"
     )]
     Policy { rules: usize },
     /// Something was asked of a sandbox that does not exist.
-    #[error("{field}: this host isolates nothing (--unsafe-no-jail)")]
+    #[error(
+        "{field}: this host isolates nothing (--unsafe-no-jail), so there is nothing to set: leave the field out, or use another host"
+    )]
     NoSandbox { field: &'static str },
 }
 
