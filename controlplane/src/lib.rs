@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod domain;
 pub mod events;
 pub mod fleet;
+pub mod identity;
 pub mod metrics;
 pub mod plane;
 pub mod relay;

@@ -1,0 +1,5 @@
+//! Who callers are: the keys of a Supabase project, tokens that others signed, tokens that we sign, and keys of programs.
+//!
+//! Nothing here knows of routes or of rows; `api` asks it who a request is from, and the store what a request of its own is sent with.
+
+pub mod project;
