@@ -7,6 +7,7 @@ mod error;
 mod events;
 mod extract;
 mod hosts;
+mod limits;
 mod link;
 mod login;
 mod metrics;
@@ -26,6 +27,7 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::limits::Limits;
 use crate::plane::Plane;
 
 pub use error::ApiError;
@@ -41,6 +43,8 @@ pub struct Api {
     pub plane: Arc<Plane>,
     /// The port the server listens on: part of its own origin and of its cookie's name.
     pub port: u16,
+    /// How many requests callers may make.
+    pub limits: Arc<Limits>,
 }
 
 /// Every documented route.
@@ -77,6 +81,7 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(request_id::number_and_explain))
+        .layer(middleware::from_fn_with_state(api.clone(), limits::tell))
         .with_state(api)
 }
 

@@ -1,11 +1,14 @@
 //! Configuration: flags, environment (`AGENTAPI_CONTROLPLANE_<FLAG>`) and a TOML file, in this order. Every mistake is reported at once.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use agentapi_shared::runtime::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
+
+use crate::limits::Rates;
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:3284";
 
@@ -40,6 +43,18 @@ pub struct Options {
     /// Address to serve `/metrics` on; none: not served.
     #[arg(long, value_name = "HOST:PORT", env = "AGENTAPI_CONTROLPLANE_METRICS_LISTEN")]
     pub metrics_listen: Option<String>,
+    /// Requests a minute that one token, API key or browser may make; 0: no limit.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_KEY_REQUESTS_PER_MINUTE")]
+    pub key_requests_per_minute: Option<u32>,
+    /// The same of one person, by whatever they use.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_USER_REQUESTS_PER_MINUTE")]
+    pub user_requests_per_minute: Option<u32>,
+    /// The same of one organisation.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_ORGANIZATION_REQUESTS_PER_MINUTE")]
+    pub organization_requests_per_minute: Option<u32>,
+    /// Control planes that share the load: each allows its share of these.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_REPLICAS")]
+    pub replicas: Option<NonZeroU32>,
     /// Directory of the database.
     #[arg(long, value_name = "DIR", env = "AGENTAPI_CONTROLPLANE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
@@ -79,6 +94,10 @@ pub enum LogFormatName {
 struct File {
     listen: Option<String>,
     metrics_listen: Option<String>,
+    key_requests_per_minute: Option<u32>,
+    user_requests_per_minute: Option<u32>,
+    organization_requests_per_minute: Option<u32>,
+    replicas: Option<NonZeroU32>,
     data_dir: Option<PathBuf>,
     credentials_file: Option<PathBuf>,
     host_credential_file: Option<PathBuf>,
@@ -93,6 +112,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address to serve metrics on; none: not served.
     pub metrics_listen: Option<SocketAddr>,
+    /// How many requests callers may make.
+    pub rates: Rates,
     /// Directory of the database.
     pub data_dir: PathBuf,
     /// The admin's credentials; none: not written.
@@ -135,6 +156,15 @@ impl Config {
         if data_dir.is_none() {
             mistakes.push("data-dir: required".to_owned());
         }
+        let (key, file_key) = (options.key_requests_per_minute, file.key_requests_per_minute);
+        let (user, file_user) = (options.user_requests_per_minute, file.user_requests_per_minute);
+        let organization = options.organization_requests_per_minute.or(file.organization_requests_per_minute);
+        let rates = Rates {
+            key: key.or(file_key).unwrap_or(Rates::DEFAULT.key),
+            user: user.or(file_user).unwrap_or(Rates::DEFAULT.user),
+            organization: organization.unwrap_or(Rates::DEFAULT.organization),
+            replicas: options.replicas.or(file.replicas).unwrap_or(Rates::DEFAULT.replicas),
+        };
         let format = options.log_format.or(file.log_format).unwrap_or(LogFormatName::Text);
         let (Some(listen), Some(data_dir), true) = (listen, data_dir, mistakes.is_empty()) else {
             return Err(ConfigError(mistakes));
@@ -142,6 +172,7 @@ impl Config {
         Ok(Self {
             listen,
             metrics_listen,
+            rates,
             data_dir,
             credentials_file: options.credentials_file.or(file.credentials_file),
             host_credential_file: options.host_credential_file.or(file.host_credential_file),

@@ -13,6 +13,7 @@ pub mod domain;
 pub mod events;
 pub mod fleet;
 pub mod identity;
+pub mod limits;
 pub mod metrics;
 pub mod plane;
 pub mod relay;

@@ -19,6 +19,7 @@ use crate::auth::{HOST_TOKEN_PREFIX, USER_TOKEN_PREFIX};
 use crate::clock;
 use crate::config::Config;
 use crate::credentials::{self, CredentialError};
+use crate::limits::{Limits, Rates};
 use crate::plane::Plane;
 use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN, LOCAL_HOST, TokenHolder};
 use crate::store::sqlite::{OpenError, Sqlite};
@@ -74,6 +75,7 @@ pub struct Server {
     metrics: Option<TcpListener>,
     plane: Arc<Plane>,
     tasks: TaskGroup,
+    rates: Rates,
 }
 
 impl Server {
@@ -99,7 +101,7 @@ impl Server {
         }
         let tasks = TaskGroup::new();
         let plane = Plane::new(store, manifests()?, tasks.clone());
-        Ok(Self { listener, address, metrics, plane, tasks })
+        Ok(Self { listener, address, metrics, plane, tasks, rates: config.rates })
     }
 
     /// Where it listens.
@@ -122,7 +124,7 @@ impl Server {
 
     /// Serves until `stop` resolves, then ends in order.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
-        let router = api::router(Api { plane: self.plane.clone(), port: self.address.port() });
+        let router = api::router(self.api());
         info!(address = %self.address, "serving");
         let metrics = api::metrics_router(self.plane.clone());
         tokio::pin!(stop);
@@ -145,6 +147,10 @@ impl Server {
         if !self.tasks.drain(DRAIN_GRACE).await {
             warn!("some connections did not end in time");
         }
+    }
+
+    fn api(&self) -> Api {
+        Api { plane: self.plane.clone(), port: self.address.port(), limits: Arc::new(Limits::new(self.rates)) }
     }
 
     fn serve(&self, stream: TcpStream, router: Router) {

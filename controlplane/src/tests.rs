@@ -6,4 +6,5 @@ mod client;
 mod credentials;
 mod fleet;
 mod host;
+mod limits;
 mod viewers;

@@ -20,7 +20,7 @@ pub struct ApiError {
     pub(super) code: String,
     pub(super) detail: String,
     pub(super) errors: Vec<FieldError>,
-    retry: bool,
+    retry_after_s: Option<u64>,
 }
 
 impl ApiError {
@@ -28,7 +28,14 @@ impl ApiError {
     #[must_use]
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         let retry = status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::GATEWAY_TIMEOUT;
-        Self { status, code: code.to_owned(), detail: detail.into(), errors: Vec::new(), retry }
+        let retry_after_s = retry.then_some(RETRY_AFTER_SECONDS);
+        Self { status, code: code.to_owned(), detail: detail.into(), errors: Vec::new(), retry_after_s }
+    }
+
+    /// One that is worth another try after so many seconds.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
     }
 
     /// 400 for a request that cannot be read, or 422 for one that can but makes no sense.
@@ -64,8 +71,8 @@ impl ApiError {
         let mut answer = (self.status, body).into_response();
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.retry {
-            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -5,7 +5,7 @@ use http::header::{AUTHORIZATION, COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::{Api, ApiError, origin};
+use super::{Api, ApiError, limits, origin};
 use crate::auth::Secret;
 use crate::clock;
 use crate::domain::policy::{Credential, Principal};
@@ -20,7 +20,9 @@ impl FromRequestParts<Api> for Principal {
             let Some(Holder::User(holder)) = api.plane.store.token(hash.clone()).await? else {
                 return Err(ApiError::unauthorized());
             };
-            return Ok(Self { holder, credential: Credential::Token(hash) });
+            let principal = Self { holder, credential: Credential::Token(hash) };
+            limits::take(parts, api, &principal)?;
+            return Ok(principal);
         }
         let cookie = cookie(&parts.headers, &cookie_name(api.port)).ok_or_else(ApiError::unauthorized)?;
         let hash = cookie.hash();
@@ -28,7 +30,9 @@ impl FromRequestParts<Api> for Principal {
         let BrowserSession { holder, expires_at } = session.ok_or_else(ApiError::unauthorized)?;
         // A browser sends cookies by itself: that a page of ours asked for it has to be shown.
         origin::check(parts, api.port)?;
-        Ok(Self { holder, credential: Credential::Browser { hash, expires_at } })
+        let principal = Self { holder, credential: Credential::Browser { hash, expires_at } };
+        limits::take(parts, api, &principal)?;
+        Ok(principal)
     }
 }
 

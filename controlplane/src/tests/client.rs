@@ -38,6 +38,7 @@ fn config(dir: &std::path::Path) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
+        rates: crate::limits::Rates::DEFAULT,
         data_dir: dir.join("data"),
         credentials_file: Some(dir.join("credentials.json")),
         host_credential_file: Some(dir.join("host-credential.json")),
@@ -48,13 +49,20 @@ fn config(dir: &std::path::Path) -> Config {
 
 impl Harness {
     pub(super) async fn start() -> Self {
-        let dir = std::env::temp_dir().join(format!("controlplane-{}", EventId::generate()));
-        std::fs::create_dir_all(&dir).unwrap();
-        Self::start_in(dir).await
+        Self::start_with(|_| {}).await
     }
 
-    async fn start_in(dir: PathBuf) -> Self {
-        let server = Server::bind(&config(&dir)).await.unwrap();
+    /// One that is configured differently.
+    pub(super) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = std::env::temp_dir().join(format!("controlplane-{}", EventId::generate()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut config = config(&dir);
+        change(&mut config);
+        Self::start_in(dir, &config).await
+    }
+
+    async fn start_in(dir: PathBuf, config: &Config) -> Self {
+        let server = Server::bind(config).await.unwrap();
         let token = |name: &str| -> String {
             let text = std::fs::read_to_string(dir.join(name)).unwrap();
             serde_json::from_str::<Value>(&text).unwrap()["token"].as_str().unwrap().to_owned()
@@ -78,7 +86,8 @@ impl Harness {
         let _stopped = self.stop.take().unwrap().send(());
         self.task.take().unwrap().await.unwrap();
         let dir = std::mem::take(&mut self.dir);
-        Self::start_in(dir).await
+        let config = config(&dir);
+        Self::start_in(dir, &config).await
     }
 
     /// Asks the server to end and waits until it did.

@@ -1,0 +1,62 @@
+//! Rate limits in HTTP: headers that say how things stand (draft-ietf-httpapi-ratelimit-headers-10), and the refusal.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::{Api, ApiError};
+use crate::domain::policy::Principal;
+use crate::limits::{Exceeded, Standing, WINDOW};
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Where the layer below leaves what the headers say: only it knows whose the request is.
+#[derive(Debug, Clone, Default)]
+struct Told(Arc<OnceLock<Standing>>);
+
+/// Adds the headers to every answer to somebody who is known.
+pub(super) async fn tell(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let told = Told::default();
+    request.extensions_mut().insert(told.clone());
+    let mut answer = next.run(request).await;
+    let Some(standing) = told.0.get() else { return answer };
+    let standing = format!("\"{}\";r={};t={}", standing.name, standing.remaining, standing.reset_s);
+    for (name, value) in [(RATE_LIMIT, standing.as_str()), (RATE_LIMIT_POLICY, api.limits.policy())] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
+}
+
+/// Counts a request of somebody who is known.
+pub(super) fn take(parts: &Parts, api: &Api, principal: &Principal) -> Result<(), ApiError> {
+    let tell = |standing| {
+        if let Some(told) = parts.extensions.get::<Told>() {
+            // A request has one caller; if it is asked for twice, the first is told.
+            let _first = told.0.set(standing);
+        }
+    };
+    match api.limits.take(principal.credential_hash(), principal.holder.user, principal.holder.org) {
+        Ok(standing) => {
+            if let Some(standing) = standing {
+                tell(standing);
+            }
+            Ok(())
+        }
+        Err(exceeded) => {
+            let Exceeded { name, retry_s, .. } = exceeded;
+            // Until there is room for one the bucket is empty; it is full a window later.
+            tell(Standing { name, remaining: 0, reset_s: WINDOW.as_secs() });
+            let detail = format!(
+                "{exceeded}; wait {retry_s} s, and follow GET /api/v1/events instead of asking again and again"
+            );
+            Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(retry_s))
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! How many requests callers may make: by credential, by person and by organisation, each a bucket that fills evenly and holds a minute's worth.
+//!
+//! Kept in memory, so a replica knows only what it served itself: each of several takes its share of the whole. What somebody typed into a
+//! terminal is no request; opening the terminal is one.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use agentapi_shared::{OrgId, UserId};
+use governor::clock::{Clock as _, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
+
+/// What a bucket holds is filled again within this time.
+pub const WINDOW: Duration = Duration::from_secs(60);
+
+/// After so many requests, buckets that are full again are forgotten: they say what a new one says.
+const REQUESTS_BETWEEN_SWEEPS: u32 = 10_000;
+
+/// Requests a minute, over all replicas; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// Of one token, API key or browser login.
+    pub key: u32,
+    /// Of one person, by whatever they use.
+    pub user: u32,
+    /// Of one organisation.
+    pub organization: u32,
+    /// Control planes that share the load.
+    pub replicas: NonZeroU32,
+}
+
+impl Rates {
+    /// Far above what a person or a program that waits for events does, far below what harms others.
+    pub const DEFAULT: Self = Self { key: 3_000, user: 6_000, organization: 30_000, replicas: NonZeroU32::MIN };
+}
+
+type Buckets<K> = RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
+
+/// One of the limits, by the word that headers have for it.
+struct Limit<K: Clone + Eq + std::hash::Hash> {
+    name: &'static str,
+    quota: NonZeroU32,
+    buckets: Buckets<K>,
+}
+
+/// How things stand with the limit that is nearest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Which.
+    pub name: &'static str,
+    /// Requests that are left at once.
+    pub remaining: u32,
+    /// Seconds until the bucket is full again.
+    pub reset_s: u64,
+}
+
+/// A limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many requests of this {name}: {quota} a minute")]
+pub struct Exceeded {
+    /// Which.
+    pub name: &'static str,
+    /// What may be made in a minute.
+    pub quota: u32,
+    /// Seconds until there is room for one, at least 1.
+    pub retry_s: u64,
+}
+
+impl<K: Clone + Eq + std::hash::Hash> Limit<K> {
+    fn new(name: &'static str, a_minute: u32, replicas: NonZeroU32) -> Option<Self> {
+        // A share is rounded up: a small limit over many replicas must not be none.
+        let quota = NonZeroU32::new(a_minute.div_ceil(replicas.get()))?;
+        let buckets = RateLimiter::keyed(Quota::with_period(WINDOW / quota.get())?.allow_burst(quota));
+        Some(Self { name, quota, buckets: buckets.with_middleware() })
+    }
+
+    fn take(&self, key: &K) -> Result<Standing, Exceeded> {
+        let quota = self.quota.get();
+        match self.buckets.check_key(key) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                let missing = u64::from(quota.saturating_sub(remaining));
+                let reset_s = (missing * WINDOW.as_secs()).div_ceil(u64::from(quota));
+                Ok(Standing { name: self.name, remaining, reset_s })
+            }
+            Err(full) => {
+                let wait = full.wait_time_from(DefaultClock::default().now());
+                Err(Exceeded { name: self.name, quota, retry_s: wait.as_secs() + 1 })
+            }
+        }
+    }
+}
+
+/// See the module.
+pub struct Limits {
+    key: Option<Limit<String>>,
+    user: Option<Limit<UserId>>,
+    organization: Option<Limit<OrgId>>,
+    /// As the header has it.
+    policy: String,
+    requests: AtomicU32,
+}
+
+impl std::fmt::Debug for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limits").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl Limits {
+    /// Nobody has made a request yet.
+    #[must_use]
+    pub fn new(rates: Rates) -> Self {
+        let key = Limit::new("key", rates.key, rates.replicas);
+        let user = Limit::new("user", rates.user, rates.replicas);
+        let organization = Limit::new("organization", rates.organization, rates.replicas);
+        let told = [
+            key.as_ref().map(|limit| (limit.name, limit.quota)),
+            user.as_ref().map(|limit| (limit.name, limit.quota)),
+            organization.as_ref().map(|limit| (limit.name, limit.quota)),
+        ];
+        let told = told.into_iter().flatten();
+        let policy: Vec<String> =
+            told.map(|(name, quota)| format!("\"{name}\";q={quota};w={}", WINDOW.as_secs())).collect();
+        Self { key, user, organization, policy: policy.join(", "), requests: AtomicU32::new(0) }
+    }
+
+    /// What may be made, as `RateLimit-Policy` has it; empty if there is no limit.
+    #[must_use]
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+
+    /// Counts a request, and says how things stand with the nearest limit; none if there is no limit.
+    pub fn take(&self, key: &str, user: UserId, organization: OrgId) -> Result<Option<Standing>, Exceeded> {
+        if self.requests.fetch_add(1, Ordering::Relaxed) % REQUESTS_BETWEEN_SWEEPS == REQUESTS_BETWEEN_SWEEPS - 1 {
+            self.sweep();
+        }
+        // The narrowest first: what it refuses does not count for the others.
+        let standings = [
+            self.key.as_ref().map(|limit| limit.take(&key.to_owned())).transpose()?,
+            self.user.as_ref().map(|limit| limit.take(&user)).transpose()?,
+            self.organization.as_ref().map(|limit| limit.take(&organization)).transpose()?,
+        ];
+        Ok(standings.into_iter().flatten().min_by_key(|standing| standing.remaining))
+    }
+
+    fn sweep(&self) {
+        fn forget<K: Clone + Eq + std::hash::Hash>(limit: Option<&Limit<K>>) {
+            if let Some(limit) = limit {
+                limit.buckets.retain_recent();
+                limit.buckets.shrink_to_fit();
+            }
+        }
+        forget(self.key.as_ref());
+        forget(self.user.as_ref());
+        forget(self.organization.as_ref());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(key: u32, user: u32, organization: u32, replicas: u32) -> Rates {
+        Rates { key, user, organization, replicas: NonZeroU32::new(replicas).unwrap() }
+    }
+
+    #[test]
+    fn each_limit_refuses_by_its_name_and_others_go_on() {
+        let (ann, bob) = (UserId::generate(), UserId::generate());
+        let (ours, theirs) = (OrgId::generate(), OrgId::generate());
+        let limits = Limits::new(rates(3, 5, 8, 1));
+        assert_eq!(limits.policy(), "\"key\";q=3;w=60, \"user\";q=5;w=60, \"organization\";q=8;w=60");
+        let first = limits.take("a", ann, ours).unwrap().unwrap();
+        assert_eq!((first.name, first.remaining, first.reset_s), ("key", 2, 20));
+        for _ in 0..2 {
+            limits.take("a", ann, ours).unwrap();
+        }
+        let refused = limits.take("a", ann, ours).unwrap_err();
+        assert_eq!((refused.name, refused.quota), ("key", 3));
+        assert!((1..=21).contains(&refused.retry_s), "{refused:?}");
+        // Another key of the same person, until the person has made five.
+        for _ in 0..2 {
+            limits.take("b", ann, ours).unwrap();
+        }
+        assert_eq!(limits.take("b", ann, ours).unwrap_err().name, "user");
+        for _ in 0..3 {
+            limits.take("c", bob, ours).unwrap();
+        }
+        assert_eq!(limits.take("d", bob, ours).unwrap_err().name, "organization");
+        assert!(limits.take("e", bob, theirs).unwrap().is_some());
+    }
+
+    #[test]
+    fn replicas_share_and_nothing_is_no_limit() {
+        let (ann, ours) = (UserId::generate(), OrgId::generate());
+        let replicas: Vec<Limits> = (0..2).map(|_| Limits::new(rates(100, 0, 0, 2))).collect();
+        let taken = (0..400).filter(|turn: &usize| replicas[turn % 2].take("a", ann, ours).is_ok()).count();
+        // What fills up while the test runs comes on top.
+        assert!((100..=120).contains(&taken), "{taken}");
+        let none = Limits::new(rates(0, 0, 0, 1));
+        assert_eq!((none.policy(), none.take("a", ann, ours)), ("", Ok(None)));
+    }
+
+    #[test]
+    fn buckets_that_are_full_again_are_forgotten() {
+        let ours = OrgId::generate();
+        // Full again after a nanosecond or so.
+        let limits = Limits::new(rates(u32::MAX, 0, 0, 1));
+        for turn in 0..2 * REQUESTS_BETWEEN_SWEEPS {
+            limits.take(&turn.to_string(), UserId::generate(), ours).unwrap();
+        }
+        assert!(limits.key.unwrap().buckets.len() <= REQUESTS_BETWEEN_SWEEPS as usize);
+    }
+}
