@@ -75,6 +75,7 @@ impl DomainError {
     pub fn of_session(error: StoreError) -> Self {
         match error {
             StoreError::NotFound => Self::SessionNotFound,
+            StoreError::Forbidden => Self::Forbidden,
             other => Self::Store(other),
         }
     }

@@ -10,6 +10,8 @@ use agentapi_shared::api::ServerEvent;
 use agentapi_shared::{EventId, OrgId, SessionId};
 use tokio::sync::watch;
 
+use crate::store::records::SessionFacts;
+
 /// Events remembered. Overflow: the oldest is forgotten, and who needs it is told `gap`.
 pub const EVENTS_MAX: usize = 1000;
 
@@ -24,13 +26,34 @@ pub struct Event {
     pub data: std::sync::Arc<str>,
     org: Option<OrgId>,
     session: Option<SessionId>,
+    audience: Audience,
+}
+
+/// Who of an organisation is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody.
+    All,
+    /// Whoever sees a session with these facts.
+    Sees(SessionFacts),
+    /// Whoever saw it before and does not now.
+    Lost {
+        /// As it was.
+        before: SessionFacts,
+        /// As it is.
+        now: SessionFacts,
+    },
 }
 
 impl Event {
-    /// Whether a member of that organisation may see it.
-    #[must_use]
-    pub fn is_visible_to(&self, org: OrgId) -> bool {
+    /// Whether a member of that organisation is told, who `sees` sessions with such facts.
+    pub fn is_for(&self, org: OrgId, sees: impl Fn(SessionFacts) -> bool) -> bool {
         self.org.is_none_or(|own| own == org)
+            && match self.audience {
+                Audience::All => true,
+                Audience::Sees(facts) => sees(facts),
+                Audience::Lost { before, now } => sees(before) && !sees(now),
+            }
     }
 }
 
@@ -87,15 +110,15 @@ impl Events {
 
     /// Tells the members of an organisation, or everyone.
     pub fn publish(&self, org: Option<OrgId>, event: &ServerEvent) {
-        self.push(org, None, event);
+        self.push(org, None, Audience::All, event);
     }
 
-    /// Tells how a session is at a revision, unless something newer was told already.
-    pub fn publish_session(&self, org: OrgId, id: SessionId, revision: u64, event: &ServerEvent) {
-        self.push(Some(org), Some((id, revision)), event);
+    /// Tells those who see it how a session is at a revision, unless something newer was told already.
+    pub fn publish_session(&self, org: OrgId, id: SessionId, revision: u64, audience: Audience, event: &ServerEvent) {
+        self.push(Some(org), Some((id, revision)), audience, event);
     }
 
-    fn push(&self, org: Option<OrgId>, session: Option<(SessionId, u64)>, event: &ServerEvent) {
+    fn push(&self, org: Option<OrgId>, session: Option<(SessionId, u64)>, audience: Audience, event: &ServerEvent) {
         // A value of our own types always has a JSON form.
         let Ok(data) = serde_json::to_string(event) else { return };
         let mut ring = self.lock();
@@ -115,6 +138,7 @@ impl Events {
             data: data.into(),
             org,
             session: session.map(|(id, _)| id),
+            audience,
         });
         if ring.events.len() > EVENTS_MAX {
             ring.forget_oldest();
@@ -183,6 +207,7 @@ fn name_of(event: &ServerEvent) -> &'static str {
         ServerEvent::Hello { .. } => "hello",
         ServerEvent::Session { .. } => "session",
         ServerEvent::SessionPurged { .. } => "session_purged",
+        ServerEvent::SessionHidden { .. } => "session_hidden",
         ServerEvent::Host { .. } => "host",
     }
 }
@@ -193,7 +218,7 @@ mod tests {
     use crate::store::records::DEFAULT_ORG;
 
     fn purged(events: &Events, id: SessionId, revision: u64) {
-        events.publish_session(DEFAULT_ORG, id, revision, &ServerEvent::SessionPurged { id });
+        events.publish_session(DEFAULT_ORG, id, revision, Audience::All, &ServerEvent::SessionPurged { id });
     }
 
     #[test]

@@ -7,13 +7,13 @@ use agentapi_shared::api::{Host, ServerEvent, Session};
 use agentapi_shared::runtime::TaskGroup;
 
 use crate::domain::{hosts, rules};
-use crate::events::Events;
+use crate::events::{Audience, Events};
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::relay::Hubs;
 use crate::sockets::Sockets;
 use crate::store::Store;
-use crate::store::records::{HostRecord, SessionRecord};
+use crate::store::records::{HostRecord, SessionFacts, SessionRecord};
 
 /// The parts, each of which owns its own state.
 #[derive(Debug)]
@@ -79,14 +79,25 @@ impl Plane {
             self.fleet.drop_environment(record.id);
         }
         let session = Box::new(self.present(record));
-        self.events.publish_session(record.org, record.id, record.revision, &ServerEvent::Session { session });
+        let event = ServerEvent::Session { session };
+        self.events.publish_session(record.org, record.id, record.revision, Audience::Sees(record.into()), &event);
         self.hubs.session_changed(record, self.reachable(record));
     }
 
     /// Tells everyone that a session is gone.
     pub fn publish_purged(&self, record: &SessionRecord) {
-        self.events.publish_session(record.org, record.id, u64::MAX, &ServerEvent::SessionPurged { id: record.id });
+        let event = ServerEvent::SessionPurged { id: record.id };
+        self.events.publish_session(record.org, record.id, u64::MAX, Audience::Sees(record.into()), &event);
         self.hubs.session_purged(record.id);
+    }
+
+    /// Tells those who saw a session before, and do not now.
+    pub fn publish_hidden(&self, record: &SessionRecord, before: SessionFacts) {
+        let now = SessionFacts::from(record);
+        if before != now {
+            let (event, audience) = (ServerEvent::SessionHidden { id: record.id }, Audience::Lost { before, now });
+            self.events.publish_session(record.org, record.id, record.revision, audience, &event);
+        }
     }
 
     /// Tells event subscribers how a host is now.

@@ -15,4 +15,4 @@ pub use feed::{AHEAD_BYTES, Feed};
 pub use hub::{Hub, Hubs};
 pub use port::Port;
 pub use socket::{ViewerSocket, viewer_socket_config};
-pub use viewer::{Attach, From, run};
+pub use viewer::{Attach, From, action_of, run};

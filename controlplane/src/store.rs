@@ -40,6 +40,9 @@ pub enum StoreError {
     /// No such row for this scope.
     #[error("no such row")]
     NotFound,
+    /// The row is seen and may not be changed by this caller.
+    #[error("this caller may not change the row")]
+    Forbidden,
     /// The record is no longer at the revision that the change was computed from.
     #[error("the record changed meanwhile")]
     Stale,

@@ -7,4 +7,6 @@ mod credentials;
 mod fleet;
 mod host;
 mod limits;
+mod matrix;
+mod people;
 mod viewers;

@@ -15,7 +15,7 @@ use crate::attach::DetachKeys;
 pub(crate) enum SessionCommand {
     /// Start an agent in a new session
     #[command(after_help = CREATE_EXAMPLES)]
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// List sessions
     #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
     List(ListArgs),
@@ -120,6 +120,9 @@ pub(crate) struct CreateArgs {
     /// Answer only when it runs, or could not
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Everybody of your organisation sees it [default: you, and those who see all]
+    #[arg(long)]
+    pub(crate) shared: bool,
     #[command(flatten)]
     pub(crate) sandbox: SandboxArgs,
     /// Command, or arguments for the agent

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use agentapi_shared::api::{CUSTOM_AGENT, CreateSession, Limits, SandboxRequest, Session, Workspace, WorkspaceSource};
+use agentapi_shared::api::{
+    CUSTOM_AGENT, CreateSession, Limits, SandboxRequest, Session, Visibility, Workspace, WorkspaceSource,
+};
 use agentapi_shared::{SpawnState, WindowSize};
 use anyhow::Context as _;
 
@@ -73,6 +75,7 @@ fn body(args: &CreateArgs, env: &Environment, own_size: Option<WindowSize>) -> a
         size: args.size.or(own_size),
         workspace: workspace(args)?,
         sandbox: sandbox(&args.sandbox),
+        visibility: args.shared.then_some(Visibility::Organization),
     })
 }
 

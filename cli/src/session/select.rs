@@ -104,6 +104,7 @@ pub(super) mod tests {
             host_id: None,
             spawns: Vec::new(),
             created_by: UserId::from_u128(1),
+            visibility: Default::default(),
             created_at: time::OffsetDateTime::UNIX_EPOCH,
             exit: None,
         }

@@ -6,7 +6,7 @@ use axum::extract::State;
 
 use super::extract::Params;
 use super::{Api, ApiError};
-use crate::domain::policy::{self, Principal, Resource, Verb};
+use crate::domain::policy::{self, Action, Principal};
 
 /// List the agents that sessions can run, and where each is installed.
 #[utoipa::path(
@@ -19,7 +19,7 @@ pub(super) async fn list(
     params: Params,
 ) -> Result<Json<Page<Agent>>, ApiError> {
     params.finish()?;
-    policy::allow(&principal, Verb::View, Resource::Agent)?;
+    policy::check(&principal, Action::HostView)?;
     let hosts = api.plane.store.hosts(principal.tenant()).await?;
     let installed_on = |name: &str| {
         let found = hosts.iter().filter_map(|host| {

@@ -140,6 +140,9 @@ impl From<DomainError> for ApiError {
             DomainError::HostTimeout => Self::new(S::GATEWAY_TIMEOUT, "host_timeout", detail),
             DomainError::Busy(_) => Self::new(S::SERVICE_UNAVAILABLE, "busy", detail),
             DomainError::Host(refused) => of_host(&refused),
+            DomainError::Store(StoreError::Forbidden) => {
+                Self::new(S::FORBIDDEN, "forbidden", "your role does not allow this")
+            }
             DomainError::Store(error) => of_store(&error),
         }
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::extract::Params;
 use super::{Api, ApiError};
-use crate::domain::policy::{self, Principal, Resource, Verb};
+use crate::domain::policy::{self, Action, Actor, Decision, Principal};
 use crate::events::Start;
 use crate::plane::Plane;
 use crate::sockets::LiveSocket;
@@ -28,6 +28,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 struct Subscription {
     plane: Arc<Plane>,
     org: OrgId,
+    actor: Actor,
     seq: u64,
     hello: Option<Bytes>,
     changed: watch::Receiver<u64>,
@@ -50,8 +51,8 @@ pub(super) async fn stream(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.finish()?;
-    policy::allow(&principal, Verb::View, Resource::Session)?;
-    policy::allow(&principal, Verb::View, Resource::Host)?;
+    policy::check(&principal, Action::SessionList)?;
+    policy::check(&principal, Action::HostView)?;
     let events = &api.plane.events;
     // Watched before the place is found, so that nothing falls between.
     let changed = events.watch();
@@ -65,6 +66,7 @@ pub(super) async fn stream(
     let socket = api.plane.sockets.enter(principal.credential_hash(), principal.expires_at());
     let subscription = Subscription {
         org: principal.holder.org,
+        actor: principal.actor(),
         seq,
         hello: Some(format!("event: hello\nid: {}\ndata: {data}\n\n", events.id_of(seq)).into()),
         changed,
@@ -88,7 +90,9 @@ async fn next(mut subscription: Subscription) -> Option<(Item, Subscription)> {
         match subscription.plane.events.after(subscription.seq).ok()? {
             Some(event) => {
                 subscription.seq = event.seq;
-                if event.is_visible_to(subscription.org) {
+                let actor = subscription.actor;
+                let sees = |facts| policy::decide(actor, Action::SessionView, Some(facts)) == Decision::Allowed;
+                if event.is_for(subscription.org, sees) {
                     let id = subscription.plane.events.id_of(event.seq);
                     let text = format!("event: {}\nid: {id}\ndata: {}\n\n", event.name, event.data);
                     return Some((Ok(text.into()), subscription));

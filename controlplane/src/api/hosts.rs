@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use super::extract::{self, Params};
 use super::{Api, ApiError};
 use crate::domain::DomainError;
-use crate::domain::policy::{self, Principal, Resource, Verb};
+use crate::domain::policy::{self, Action, Principal};
 
 /// List hosts.
 #[utoipa::path(
@@ -21,7 +21,7 @@ pub(super) async fn list(
     params: Params,
 ) -> Result<Json<Page<Host>>, ApiError> {
     params.finish()?;
-    policy::allow(&principal, Verb::View, Resource::Host)?;
+    policy::check(&principal, Action::HostView)?;
     let hosts = api.plane.store.hosts(principal.tenant()).await?;
     let data = hosts.into_iter().map(|host| api.plane.present_host(host)).collect();
     Ok(Json(Page { data, next_cursor: None }))
@@ -40,7 +40,7 @@ pub(super) async fn get(
     params: Params,
 ) -> Result<Json<Host>, ApiError> {
     params.finish()?;
-    policy::allow(&principal, Verb::View, Resource::Host)?;
+    policy::check(&principal, Action::HostView)?;
     let id: HostId = extract::id(&id, "host_not_found", "host")?;
     let hosts = api.plane.store.hosts(principal.tenant()).await?;
     let host = hosts.into_iter().find(|host| host.id == id).ok_or(DomainError::HostNotFound)?;

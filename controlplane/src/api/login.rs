@@ -15,7 +15,7 @@ use super::{Api, ApiError, origin};
 use crate::auth::Secret;
 use crate::clock;
 use crate::domain::audit;
-use crate::domain::policy::{self, Credential, Principal, Resource, Verb};
+use crate::domain::policy::{self, Action, Credential, Principal};
 
 /// A login code is good for this long.
 const CODE_LIFETIME: Duration = Duration::minutes(5);
@@ -34,7 +34,7 @@ pub(super) async fn create_code(
     params: Params,
 ) -> Result<(StatusCode, Json<LoginCode>), ApiError> {
     params.finish()?;
-    policy::allow(&principal, Verb::Login, Resource::Account)?;
+    policy::check(&principal, Action::Account)?;
     let code = Secret::generate("");
     let expires_at = clock::now() + CODE_LIFETIME;
     let entry = audit::of_account(principal.channel(), "login_code.create");
@@ -94,7 +94,7 @@ fn set_cookie(port: u16, value: &str, max_age: i64) -> String {
 )]
 pub(super) async fn me(principal: Principal, params: Params) -> Result<Json<Me>, ApiError> {
     params.finish()?;
-    policy::allow(&principal, Verb::View, Resource::Account)?;
+    policy::check(&principal, Action::Account)?;
     Ok(Json(Me {
         name: principal.holder.name,
         organization: principal.holder.organization,

@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::extract::{self, Body, Params};
 use super::{Api, ApiError};
-use crate::domain::policy::Principal;
+use crate::domain::policy::{Action, Principal};
 use crate::domain::sessions::{self, CreateOutcome};
 use crate::domain::validate;
 use crate::store::records::{IdempotencyKey, Replay, SessionFilter, SessionRecord, StopRequest};
@@ -165,7 +165,7 @@ pub(super) async fn get(
     Ok(Json(api.plane.present(&record)))
 }
 
-/// Change name and labels.
+/// Change name, labels, and who sees it.
 #[utoipa::path(
     patch, path = "/api/v1/sessions/{id}", operation_id = "updateSession", tag = "sessions",
     params(("id" = uuid::Uuid, Path)),
@@ -284,8 +284,8 @@ pub(super) async fn input(
         return Ok(Json(sessions::input(&api.plane, &principal, id, bytes).await?).into_response());
     };
     let (store, tenant) = (&api.plane.store, principal.tenant());
-    // A session that is not there takes no key.
-    sessions::get(&api.plane, &principal, id).await?;
+    // A session that is not there, or that one may not type into, takes no key.
+    sessions::get_for(&api.plane, &principal, Action::TerminalType, id).await?;
     let replay = store.begin_idempotent(tenant.clone(), key.clone(), crate::clock::now()).await?;
     if replay != Replay::Fresh {
         return sessions::replayed(replay).map(|(status, body)| json_text(status, body)).map_err(Into::into);

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::extract::{self, Params};
 use super::upgrade::Upgrade;
 use super::{Api, ApiError};
-use crate::domain::policy::{self, Principal, Resource, Verb};
+use crate::domain::policy::Principal;
 use crate::domain::{DomainError, audit, sessions};
 use crate::relay::{self, Attach, From, ViewerSocket};
 use crate::store::Scope;
@@ -48,8 +48,7 @@ pub(super) async fn attach(
     let from = params.read("from", "SPAWN:OFFSET, two numbers", read_from).unwrap_or(From::Fresh);
     params.finish()?;
     let mode = mode.unwrap_or(ViewerMode::Rw);
-    policy::allow(&principal, if mode == ViewerMode::Rw { Verb::Type } else { Verb::View }, Resource::Session)?;
-    let record = sessions::get(&api.plane, &principal, id).await?;
+    let record = sessions::get_for(&api.plane, &principal, relay::action_of(mode), id).await?;
     if !api.plane.reachable(&record) {
         return Err(DomainError::HostUnreachable.into());
     }
@@ -62,6 +61,7 @@ pub(super) async fn attach(
         mode,
         catchup: catchup.unwrap_or_default(),
         from,
+        actor: principal.actor(),
         socket: api.plane.sockets.enter(principal.credential_hash(), principal.expires_at()),
     };
     let (answer, pending) = upgrade.accept();

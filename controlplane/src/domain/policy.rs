@@ -1,12 +1,14 @@
 //! The one function that decides who may do what. Every handler asks it, and what it does not name is refused.
 //!
-//! Rights on a session are separate verbs: who may type may not thereby stop it. Rows of another organisation are never reached at
-//! all (the store answers as if they did not exist), so policy speaks only of roles within one.
+//! Rights on a session are separate verbs: who may type may not thereby stop it. What one does not see does not exist (404); what one
+//! sees and may not do is forbidden (403). Rows of another organisation are never reached at all, so this speaks of roles within one.
 
+use agentapi_shared::UserId;
+use agentapi_shared::api::Visibility;
 use time::OffsetDateTime;
 
-use crate::capability::Capability;
-use crate::store::records::{TenantContext, UserHolder};
+use crate::capability::{Capability, Role};
+use crate::store::records::{SessionFacts, SessionRecord, TenantContext, UserHolder};
 
 use super::DomainError;
 
@@ -40,6 +42,12 @@ impl Principal {
         TenantContext { org: self.holder.org, user: self.holder.user, role: self.holder.role, token: None }
     }
 
+    /// What kind of caller it is.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        Actor::Member { user: self.holder.user, role: self.holder.role }
+    }
+
     /// The channel, as the audit trail names it.
     #[must_use]
     pub fn channel(&self) -> &'static str {
@@ -67,92 +75,158 @@ impl Principal {
     }
 }
 
-/// What is to be done.
+/// A kind of caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// See records, screens and terminals.
-    View,
-    /// Write to a terminal, or set its size.
-    Type,
-    /// Answer an agent's questions.
-    Approve,
-    /// Read and write files of a workspace.
-    Files,
-    /// Run commands beside the agent.
-    Shell,
-    /// Create, change, stop, restart, purge.
-    Manage,
-    /// Make credentials for oneself.
-    Login,
-}
-
-/// To what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resource {
-    /// A session of the caller's organisation.
-    Session,
-    /// A host that the organisation may use.
+pub enum Actor {
+    /// A person or a program in the organisation that the request is about.
+    Member {
+        /// Who.
+        user: UserId,
+        /// As what.
+        role: Role,
+    },
+    /// Whoever runs the platform: sets it up, and has no tenant's data.
+    Operator,
+    /// A worker machine: has its link, and nothing else.
     Host,
-    /// The list of agents.
-    Agent,
-    /// The caller's own account.
-    Account,
 }
 
-/// Allows or refuses.
-pub fn allow(principal: &Principal, verb: Verb, resource: Resource) -> Result<(), DomainError> {
-    let capability = match (resource, verb) {
-        (Resource::Session, Verb::View) => Capability::SessionViewOwn,
-        (Resource::Session, Verb::Type) => Capability::TerminalType,
-        (Resource::Session, Verb::Approve) => Capability::SessionApprove,
-        (Resource::Session, Verb::Files) => Capability::SessionFiles,
-        (Resource::Session, Verb::Shell) => Capability::SessionShell,
-        (Resource::Session, Verb::Manage) => Capability::SessionManageOwn,
-        (Resource::Host | Resource::Agent, Verb::View) => Capability::HostView,
-        (Resource::Host, Verb::Manage) => Capability::HostManage,
-        (Resource::Account, Verb::View | Verb::Login) => return Ok(()),
-        _ => return Err(DomainError::Forbidden),
+/// What is to be done. Those on a session are about one that the store gave, or about none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Make a session.
+    SessionCreate,
+    /// List the sessions that one sees, and follow their events.
+    SessionList,
+    /// See a session's record, and what it reached outside.
+    SessionView,
+    /// Change, stop, restart, purge a session.
+    SessionManage,
+    /// Look at a session's terminal.
+    TerminalView,
+    /// Write to it, or set its size.
+    TerminalType,
+    /// Answer an agent's questions.
+    SessionApprove,
+    /// Read and write files of a workspace.
+    SessionFiles,
+    /// Run commands beside the agent.
+    SessionShell,
+    /// See hosts, and the agents that are installed there.
+    HostView,
+    /// Enrol and revoke hosts.
+    HostManage,
+    /// See who one is, log in with a browser, log out.
+    Account,
+    /// Bring what a host has.
+    Link,
+}
+
+/// What comes of asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It may be done.
+    Allowed,
+    /// For this caller there is no such thing: 404.
+    Hidden,
+    /// They see it and may not do this: 403.
+    Forbidden,
+}
+
+/// What an action asks of a member.
+enum Needs {
+    /// To be one.
+    Membership,
+    /// One of these.
+    AnyOf(&'static [Capability]),
+    /// To see the session, and this.
+    OnSession(Capability),
+    /// To see the session.
+    SightOfSession,
+    /// To be allowed to change the session.
+    ControlOfSession,
+    /// To be something else.
+    NoMember,
+}
+
+impl Action {
+    fn needs(self) -> Needs {
+        match self {
+            Self::Account => Needs::Membership,
+            Self::SessionCreate => Needs::AnyOf(&[Capability::SessionCreate]),
+            Self::SessionList => {
+                Needs::AnyOf(&[Capability::SessionViewOwn, Capability::SessionViewShared, Capability::SessionViewAll])
+            }
+            Self::SessionView => Needs::SightOfSession,
+            Self::SessionManage => Needs::ControlOfSession,
+            Self::TerminalView => Needs::OnSession(Capability::TerminalView),
+            Self::TerminalType => Needs::OnSession(Capability::TerminalType),
+            Self::SessionApprove => Needs::OnSession(Capability::SessionApprove),
+            Self::SessionFiles => Needs::OnSession(Capability::SessionFiles),
+            Self::SessionShell => Needs::OnSession(Capability::SessionShell),
+            Self::HostView => Needs::AnyOf(&[Capability::HostView]),
+            Self::HostManage => Needs::AnyOf(&[Capability::HostManage]),
+            Self::Link => Needs::NoMember,
+        }
+    }
+}
+
+/// Decides. `session`: the one that it is about, if the organisation has it.
+#[must_use]
+pub fn decide(actor: Actor, action: Action, session: Option<SessionFacts>) -> Decision {
+    let needs = action.needs();
+    let Actor::Member { user, role } = actor else { return decide_for_others(actor, action, &needs) };
+    let allowed = match needs {
+        Needs::Membership => true,
+        Needs::NoMember => false,
+        Needs::AnyOf(capabilities) => capabilities.iter().any(|capability| role.has(*capability)),
+        Needs::OnSession(_) | Needs::SightOfSession | Needs::ControlOfSession => {
+            let Some(facts) = session.filter(|facts| sees(user, role, *facts)) else { return Decision::Hidden };
+            match needs {
+                Needs::OnSession(capability) => role.has(capability),
+                Needs::ControlOfSession => {
+                    let own = facts.created_by == user && role.has(Capability::SessionManageOwn);
+                    own || role.has(Capability::SessionManageAll)
+                }
+                _ => true,
+            }
+        }
     };
-    if principal.holder.role.has(capability) { Ok(()) } else { Err(DomainError::Forbidden) }
+    if allowed { Decision::Allowed } else { Decision::Forbidden }
+}
+
+fn sees(user: UserId, role: Role, facts: SessionFacts) -> bool {
+    role.has(Capability::SessionViewAll)
+        || (facts.created_by == user && role.has(Capability::SessionViewOwn))
+        || (facts.visibility == Visibility::Organization && role.has(Capability::SessionViewShared))
+}
+
+/// Those who are no members see no session at all.
+fn decide_for_others(actor: Actor, action: Action, needs: &Needs) -> Decision {
+    match (actor, action) {
+        (Actor::Host, Action::Link) | (Actor::Operator, Action::Account) => Decision::Allowed,
+        _ if matches!(needs, Needs::OnSession(_) | Needs::SightOfSession | Needs::ControlOfSession) => Decision::Hidden,
+        _ => Decision::Forbidden,
+    }
+}
+
+/// Passes what is about no certain session.
+pub fn check(principal: &Principal, action: Action) -> Result<(), DomainError> {
+    result(decide(principal.actor(), action, None))
+}
+
+/// Passes what is about one session.
+pub fn check_session(principal: &Principal, action: Action, record: &SessionRecord) -> Result<(), DomainError> {
+    result(decide(principal.actor(), action, Some(record.into())))
+}
+
+fn result(decision: Decision) -> Result<(), DomainError> {
+    match decision {
+        Decision::Allowed => Ok(()),
+        Decision::Hidden => Err(DomainError::SessionNotFound),
+        Decision::Forbidden => Err(DomainError::Forbidden),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::capability::Role;
-    use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN};
-
-    fn with_role(role: Role) -> Principal {
-        let holder = UserHolder {
-            user: LOCAL_ADMIN,
-            org: DEFAULT_ORG,
-            name: "someone".to_owned(),
-            organization: "default".to_owned(),
-            role,
-        };
-        Principal { holder, credential: Credential::Token("hash".to_owned()) }
-    }
-
-    #[test]
-    fn each_role_may_do_what_its_row_says_and_nothing_else() {
-        const SESSION_VERBS: [Verb; 6] =
-            [Verb::View, Verb::Type, Verb::Approve, Verb::Files, Verb::Shell, Verb::Manage];
-        let table = [
-            (Role::Owner, "yyyyyy"),
-            (Role::Admin, "yyyyyy"),
-            (Role::Member, "yyyyyy"),
-            (Role::ServiceAccount, "yyyyyy"),
-            (Role::Viewer, "ynnnnn"),
-            (Role::Auditor, "ynnnnn"),
-        ];
-        for (role, expected) in table {
-            let found: String = SESSION_VERBS
-                .iter()
-                .map(|verb| if allow(&with_role(role), *verb, Resource::Session).is_ok() { 'y' } else { 'n' })
-                .collect();
-            assert_eq!(found, expected, "{role:?}");
-        }
-        assert!(allow(&with_role(Role::Member), Verb::Manage, Resource::Host).is_err());
-        assert!(allow(&with_role(Role::Owner), Verb::Shell, Resource::Agent).is_err());
-    }
-}
+mod tests;

@@ -43,6 +43,7 @@ pub fn present(record: &SessionRecord, reachable: bool, manifest: ManifestComman
         host_id: record.host,
         spawns: record.spawns.iter().map(present_spawn).collect(),
         created_by: record.created_by,
+        visibility: record.visibility,
         created_at: record.created_at,
         exit: newest.and_then(|spawn| spawn.exit.clone()),
     }

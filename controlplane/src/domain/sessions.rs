@@ -9,13 +9,14 @@ use agentapi_shared::{EventId, SessionId, SpawnState, WindowSize};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use std::sync::{Mutex, PoisonError};
 
-use super::policy::{self, Principal, Resource, Verb};
+use super::policy::{self, Action, Principal};
 use super::{DomainError, audit, change, rules, validate};
 use crate::clock;
 use crate::plane::Plane;
 use crate::store::records::{
-    EgressFilter, IdempotencyKey, NewSession, SessionChange, SessionFilter, SessionRecord, StopRequest,
+    EgressFilter, IdempotencyKey, NewSession, SessionChange, SessionFacts, SessionFilter, SessionRecord, StopRequest,
 };
 use crate::store::{Created, Scope};
 
@@ -40,7 +41,7 @@ pub async fn create(
     request: CreateSession,
     key: Option<IdempotencyKey>,
 ) -> Result<CreateOutcome, DomainError> {
-    policy::allow(principal, Verb::Manage, Resource::Session)?;
+    policy::check(principal, Action::SessionCreate)?;
     let names: Vec<&str> = plane.agents.iter().map(|agent| agent.name.as_str()).collect();
     validate::create(&request, &names)?;
     if let Some(path) = request.workspace.as_ref().and_then(|workspace| workspace.path.as_deref()) {
@@ -60,6 +61,7 @@ pub async fn create(
         workspace: request.workspace.unwrap_or_default(),
         sandbox: request.sandbox.unwrap_or_default(),
         has_env,
+        visibility: request.visibility.unwrap_or_default(),
     };
     // Kept before the row is written: whoever sees the row finds the environment.
     plane.fleet.keep_environment(id, request.env)?;
@@ -106,10 +108,21 @@ pub fn replayed(replay: crate::store::records::Replay) -> Result<(u16, String), 
     }
 }
 
-/// One session.
+/// One session, to look at its record.
 pub async fn get(plane: &Plane, principal: &Principal, id: SessionId) -> Result<SessionRecord, DomainError> {
-    policy::allow(principal, Verb::View, Resource::Session)?;
-    plane.store.session(Scope::Tenant(principal.tenant()), id).await.map_err(DomainError::of_session)
+    get_for(plane, principal, Action::SessionView, id).await
+}
+
+/// One session, if this may be done with it.
+pub async fn get_for(
+    plane: &Plane,
+    principal: &Principal,
+    action: Action,
+    id: SessionId,
+) -> Result<SessionRecord, DomainError> {
+    let record = plane.store.session(Scope::Tenant(principal.tenant()), id).await.map_err(DomainError::of_session)?;
+    policy::check_session(principal, action, &record)?;
+    Ok(record)
 }
 
 /// A page of sessions, and where the next begins.
@@ -118,7 +131,7 @@ pub async fn list(
     principal: &Principal,
     mut filter: SessionFilter,
 ) -> Result<(Vec<Session>, Option<SessionId>), DomainError> {
-    policy::allow(principal, Verb::View, Resource::Session)?;
+    policy::check(principal, Action::SessionList)?;
     let limit = filter.limit as usize;
     // One more than asked for tells whether there is a next page.
     filter.limit += 1;
@@ -136,7 +149,7 @@ pub async fn egress(
     id: SessionId,
     mut filter: EgressFilter,
 ) -> Result<(Vec<EgressDecision>, Option<EventId>), DomainError> {
-    policy::allow(principal, Verb::View, Resource::Session)?;
+    get(plane, principal, id).await?;
     let limit = filter.limit as usize;
     // One more than asked for tells whether there is a next page.
     filter.limit += 1;
@@ -148,24 +161,31 @@ pub async fn egress(
     Ok((decisions, next))
 }
 
-/// Changes name and labels.
+/// Changes name, labels, and who sees it.
 pub async fn update(
     plane: &Plane,
     principal: &Principal,
     id: SessionId,
     request: UpdateSession,
 ) -> Result<SessionRecord, DomainError> {
-    policy::allow(principal, Verb::Manage, Resource::Session)?;
     validate::update(&request)?;
-    let entry = audit::of_session(principal, "session.update", id, json!({}));
-    change(plane, Scope::Tenant(principal.tenant()), id, Some(entry), |_| {
+    let entry = audit::of_session(principal, "session.update", id, json!({ "visibility": request.visibility }));
+    let before = Mutex::new(None);
+    let record = change(plane, Scope::Tenant(principal.tenant()), id, Some(entry), |record| {
+        policy::check_session(principal, Action::SessionManage, record)?;
+        *before.lock().unwrap_or_else(PoisonError::into_inner) = Some(SessionFacts::from(record));
         Ok(Some(SessionChange {
             name: request.name.clone(),
             labels: request.labels.clone(),
+            visibility: request.visibility,
             ..SessionChange::default()
         }))
     })
-    .await
+    .await?;
+    if let Some(before) = before.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        plane.publish_hidden(&record, before);
+    }
+    Ok(record)
 }
 
 /// Stops a session, and removes it if `purge`. Doing it again is fine.
@@ -176,11 +196,11 @@ pub async fn stop(
     request: StopRequest,
     purge: bool,
 ) -> Result<SessionRecord, DomainError> {
-    policy::allow(principal, Verb::Manage, Resource::Session)?;
     let action = if purge { "session.purge_requested" } else { "session.stop" };
     let detail = json!({ "force": request.force, "grace_ms": request.grace_ms });
     let entry = audit::of_session(principal, action, id, detail);
     let record = change(plane, Scope::Tenant(principal.tenant()), id, Some(entry), |record| {
+        policy::check_session(principal, Action::SessionManage, record)?;
         Ok(rules::stop(record, request, purge, clock::now()))
     })
     .await?;
@@ -195,9 +215,9 @@ pub async fn restart(
     id: SessionId,
     request: RestartSession,
 ) -> Result<SessionRecord, DomainError> {
-    policy::allow(principal, Verb::Manage, Resource::Session)?;
     let entry = audit::of_session(principal, "session.restart", id, json!({ "stop": request.stop }));
     let record = change(plane, Scope::Tenant(principal.tenant()), id, Some(entry), |record| {
+        policy::check_session(principal, Action::SessionManage, record)?;
         if record.purging {
             return Err(conflict("session_purging", "this session is being purged"));
         }
@@ -237,7 +257,7 @@ pub async fn screen(
     format: ScreenFormat,
     scrollback: u32,
 ) -> Result<ScreenResponse, DomainError> {
-    let record = get(plane, principal, id).await?;
+    let record = get_for(plane, principal, Action::TerminalView, id).await?;
     let spawn = spawn.unwrap_or_else(|| record.spawn());
     let known = record.spawns.iter().find(|known| known.number == spawn).ok_or(DomainError::SpawnNotFound(spawn))?;
     if !known.accepted {
@@ -256,8 +276,7 @@ pub async fn input(
     id: SessionId,
     bytes: Vec<u8>,
 ) -> Result<InputWritten, DomainError> {
-    policy::allow(principal, Verb::Type, Resource::Session)?;
-    let record = get(plane, principal, id).await?;
+    let record = get_for(plane, principal, Action::TerminalType, id).await?;
     must_run(&record)?;
     let entry = audit::of_session(principal, "session.input", id, json!({ "bytes": bytes.len() }));
     plane.store.audit(Scope::Tenant(principal.tenant()), entry, None).await?;
@@ -275,12 +294,14 @@ pub async fn resize(
     id: SessionId,
     size: WindowSize,
 ) -> Result<SessionRecord, DomainError> {
-    policy::allow(principal, Verb::Type, Resource::Session)?;
-    let record = get(plane, principal, id).await?;
+    let record = get_for(plane, principal, Action::TerminalType, id).await?;
     must_run(&record)?;
-    plane.fleet.command(&record, Command::Resize { spawn: record.spawn(), size }).await?;
     let entry = audit::of_session(principal, "session.resize", id, json!({ "size": size }));
-    change(plane, Scope::Tenant(principal.tenant()), id, Some(entry), |record| {
+    plane.store.audit(Scope::Tenant(principal.tenant()), entry, None).await?;
+    plane.fleet.command(&record, Command::Resize { spawn: record.spawn(), size }).await?;
+    // Who may type may not thereby change the record: the new size is what its host said.
+    let scope = record.host.map_or(Scope::System, Scope::Host);
+    change(plane, scope, id, None, |record| {
         Ok((record.size != size).then(|| SessionChange { size: Some(size), ..SessionChange::default() }))
     })
     .await

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentapi_shared::SpawnNumber;
+use agentapi_shared::api::Visibility;
 use agentapi_shared::frame::{FrameType, Header};
 use agentapi_shared::link::CommandError;
 use agentapi_shared::viewer::{Catchup, ClientMessage, ServerMessage, ViewerMode, WINDOW_BYTES, close};
@@ -20,6 +21,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::hub::{Seat, View};
 use super::socket::ViewerSocket;
+use crate::domain::policy::{self, Actor, Decision};
 use crate::fleet::Drive;
 use crate::plane::Plane;
 use crate::sockets::{Lapse, LiveSocket};
@@ -50,8 +52,19 @@ pub struct Attach {
     pub catchup: Catchup,
     /// Where it begins.
     pub from: From,
+    /// Who it is.
+    pub actor: Actor,
     /// Its credential.
     pub socket: LiveSocket,
+}
+
+/// What a viewer of a mode does.
+#[must_use]
+pub fn action_of(mode: ViewerMode) -> policy::Action {
+    match mode {
+        ViewerMode::Rw => policy::Action::TerminalType,
+        ViewerMode::Ro => policy::Action::TerminalView,
+    }
 }
 
 /// Why a viewer's connection ends.
@@ -78,6 +91,9 @@ struct Viewer<S> {
     seat: Seat,
     socket: ViewerSocket<S>,
     mode: ViewerMode,
+    actor: Actor,
+    /// The visibility under which it was allowed to watch.
+    allowed_at: Visibility,
     flow: Flow,
     told: Told,
     /// Output went last: acknowledgements of input are next, so that a flood does not hold them up.
@@ -105,6 +121,8 @@ where
         seat,
         socket,
         mode: attach.mode,
+        actor: attach.actor,
+        allowed_at: record.visibility,
         flow,
         told: Told::default(),
         output_went: false,
@@ -193,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
             if view.purged {
                 return Err(End::Close(close::SESSION_GONE, "the session was purged"));
             }
+            self.may_watch(&view)?;
             if let Some(message) = self.news(&view) {
                 self.socket.say(&message).await?;
             } else {
@@ -218,6 +237,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
             self.flush_now().await?;
         }
         Ok(())
+    }
+
+    /// Whoever made the session may show it to others no longer.
+    fn may_watch(&mut self, view: &View) -> Result<(), End> {
+        if view.record.visibility == self.allowed_at {
+            return Ok(());
+        }
+        self.allowed_at = view.record.visibility;
+        match policy::decide(self.actor, action_of(self.mode), Some((&*view.record).into())) {
+            Decision::Allowed => Ok(()),
+            _ => Err(End::Close(close::SESSION_GONE, "the session is shown to you no longer")),
+        }
     }
 
     /// Gives the kernel what is queued, as far as it takes it now.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agentapi_shared::api::{Limits, MountRequest, NetworkMode, Posture, SandboxRequest};
+use agentapi_shared::api::{Limits, MountRequest, NetworkMode, Posture, SandboxRequest, Visibility};
 use agentapi_shared::egress::{EgressDecision, EgressVerdict};
 use agentapi_shared::{EventId, SessionId, SpawnState, WindowSize};
 use serde_json::json;
@@ -21,6 +21,8 @@ pub(super) struct Subject {
     pub(super) store: Arc<dyn Store>,
     pub(super) ours: TenantContext,
     pub(super) theirs: TenantContext,
+    /// A member of our organisation.
+    pub(super) colleague: TenantContext,
 }
 
 const NOW: OffsetDateTime = time::macros::datetime!(2026-01-02 03:04:05.678901 UTC);
@@ -55,6 +57,7 @@ fn new_session() -> NewSession {
             limits: Limits { pids: Some(64), ..Limits::default() },
         },
         has_env: true,
+        visibility: Visibility::Private,
     }
 }
 
@@ -81,6 +84,7 @@ pub(super) async fn run(subject: &Subject) {
     a_session_is_read_as_it_was_written(subject).await;
     a_change_needs_the_newest_revision(subject).await;
     foreign_rows_do_not_exist(subject).await;
+    a_tenant_sees_what_its_role_shows(subject).await;
     an_idempotency_key_is_taken_once(subject).await;
     a_login_code_works_once_and_in_time(subject).await;
     a_token_leads_to_its_holder(subject).await;
@@ -163,6 +167,40 @@ async fn foreign_rows_do_not_exist(subject: &Subject) {
     assert_eq!(subject.store.sessions(subject.theirs.clone(), by_label).await.unwrap(), std::slice::from_ref(&theirs));
     subject.store.purge_session(Scope::System, theirs.id, entry()).await.unwrap();
     assert!(matches!(subject.store.session(Scope::System, theirs.id).await, Err(StoreError::NotFound)));
+}
+
+async fn a_tenant_sees_what_its_role_shows(subject: &Subject) {
+    let store = &subject.store;
+    let [ours, colleague] = [&subject.ours, &subject.colleague].map(|tenant| Scope::Tenant(tenant.clone()));
+    let mine = subject.create(subject.ours.clone()).await;
+    let own = subject.create(subject.colleague.clone()).await;
+    let listed = async |tenant: &TenantContext| {
+        let filter = SessionFilter { limit: 200, ..SessionFilter::default() };
+        let page = store.sessions(tenant.clone(), filter).await.unwrap();
+        page.into_iter().map(|record| record.id).filter(|id| [mine.id, own.id].contains(id)).collect::<Vec<_>>()
+    };
+    let show = |to| SessionChange { visibility: Some(to), ..SessionChange::default() };
+    assert!(matches!(store.session(colleague.clone(), mine.id).await, Err(StoreError::NotFound)));
+    assert_eq!(listed(&subject.colleague).await, [own.id]);
+    assert_eq!(listed(&subject.ours).await, [own.id, mine.id]);
+    // What one does not see cannot be changed, and what one sees not by everyone.
+    let refused = subject.update(colleague.clone(), &mine, show(Visibility::Organization)).await;
+    assert!(matches!(refused, Err(StoreError::NotFound)));
+    let shared = subject.update(ours.clone(), &mine, show(Visibility::Organization)).await.unwrap();
+    assert_eq!(shared.visibility, Visibility::Organization);
+    assert_eq!(store.session(colleague.clone(), mine.id).await.unwrap(), shared);
+    assert_eq!(listed(&subject.colleague).await, [own.id, mine.id]);
+    let refused = subject.update(colleague.clone(), &shared, show(Visibility::Private)).await;
+    assert!(matches!(refused, Err(StoreError::Forbidden)), "{refused:?}");
+    assert!(matches!(store.purge_session(colleague.clone(), mine.id, entry()).await, Err(StoreError::Forbidden)));
+    assert_eq!(store.session(ours.clone(), mine.id).await.unwrap(), shared);
+    let own = subject.update(colleague.clone(), &own, show(Visibility::Organization)).await.unwrap();
+    let own = subject.update(ours.clone(), &own, show(Visibility::Private)).await.unwrap();
+    // Pages go through both kinds, in order.
+    let page = SessionFilter { before: Some(own.id), limit: 1, ..SessionFilter::default() };
+    assert_eq!(store.sessions(subject.colleague.clone(), page).await.unwrap(), [shared]);
+    store.purge_session(colleague.clone(), own.id, entry()).await.unwrap();
+    assert!(matches!(store.session(Scope::System, own.id).await, Err(StoreError::NotFound)));
 }
 
 async fn an_idempotency_key_is_taken_once(subject: &Subject) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agentapi_shared::api::{Posture, SandboxRequest, Workspace};
+use agentapi_shared::api::{Posture, SandboxRequest, Visibility, Workspace};
 use agentapi_shared::egress::EgressVerdict;
 use agentapi_shared::link::HostFacts;
 use agentapi_shared::{EventId, Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
@@ -117,6 +117,8 @@ pub struct NewSession {
     pub sandbox: SandboxRequest,
     /// Whether an environment came with it.
     pub has_env: bool,
+    /// Who sees it.
+    pub visibility: Visibility,
 }
 
 /// A session with all its spawns.
@@ -128,6 +130,8 @@ pub struct SessionRecord {
     pub org: OrgId,
     /// Who made it.
     pub created_by: UserId,
+    /// Who sees it beside them.
+    pub visibility: Visibility,
     /// When.
     pub created_at: OffsetDateTime,
     /// For people.
@@ -186,6 +190,21 @@ impl SessionRecord {
     }
 }
 
+/// What policy has to know of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionFacts {
+    /// Who made it.
+    pub created_by: UserId,
+    /// Who sees it beside them.
+    pub visibility: Visibility,
+}
+
+impl From<&SessionRecord> for SessionFacts {
+    fn from(record: &SessionRecord) -> Self {
+        Self { created_by: record.created_by, visibility: record.visibility }
+    }
+}
+
 /// One run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpawnRecord {
@@ -218,6 +237,8 @@ pub struct SessionChange {
     pub name: Option<Option<String>>,
     /// New labels.
     pub labels: Option<BTreeMap<String, String>>,
+    /// Who sees it from now on.
+    pub visibility: Option<Visibility>,
     /// New size.
     pub size: Option<WindowSize>,
     /// Placed on this host.

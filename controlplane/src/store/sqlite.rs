@@ -22,11 +22,12 @@ use super::{Answer, Store, StoreError};
 const QUEUE_MAX: usize = 1024;
 
 /// Each migration runs once, in order, in a transaction of its own.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("sqlite/migrations/0001.sql"),
     include_str!("sqlite/migrations/0002.sql"),
     include_str!("sqlite/migrations/0003.sql"),
     include_str!("sqlite/migrations/0004.sql"),
+    include_str!("sqlite/migrations/0005.sql"),
 ];
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;

@@ -100,66 +100,6 @@ async fn a_browser_logs_in_once_per_code_and_is_held_to_its_origin() {
     assert_eq!(answer(with_cookie("GET", "/api/v1/me")).await.0, 401);
 }
 
-/// A person of some role in some organisation, and their token.
-fn person(harness: &Harness, org: &str, role: &str) -> String {
-    let rows = rusqlite::Connection::open(harness.dir.join("data/controlplane.db")).unwrap();
-    let (user, token) = (agentapi_shared::UserId::generate().to_string(), format!("aa_{org}-{role}"));
-    let hash = crate::auth::sha256_hex(token.as_bytes());
-    let run = |sql: &str, values: &[&str]| rows.execute(sql, rusqlite::params_from_iter(values)).unwrap();
-    run(
-        "INSERT OR IGNORE INTO organizations (id, org_id, created_by, created_at, name) VALUES (?1, ?1, ?2, '', 'org')",
-        &[org, &user],
-    );
-    run(
-        "INSERT INTO users (id, org_id, created_by, created_at, name, role) VALUES (?2, ?1, ?2, '', 'someone', ?3)",
-        &[org, &user, role],
-    );
-    run(
-        "INSERT INTO api_tokens (hash, org_id, created_by, created_at, kind, user_id) VALUES (?3, ?1, ?2, '', 'user', ?2)",
-        &[org, &user, &hash],
-    );
-    token
-}
-
-#[tokio::test]
-async fn a_role_may_do_its_part_and_a_foreign_session_does_not_exist() {
-    let harness = Harness::start().await;
-    let (_host, _connection) = SimHost::connect(&harness).await;
-    let id = harness.create_running().await;
-    let ours = crate::store::records::DEFAULT_ORG.to_string();
-    let theirs = agentapi_shared::OrgId::generate().to_string();
-    let one = format!("/api/v1/sessions/{id}");
-    let routes: [(&str, String, Value, u16, u16); 10] = [
-        ("GET", one.clone(), Value::Null, 200, 404),
-        ("GET", format!("{one}/screen"), Value::Null, 200, 404),
-        ("GET", format!("{one}/egress"), Value::Null, 200, 404),
-        ("GET", format!("{one}/terminal?mode=ro"), Value::Null, 426, 404),
-        ("GET", format!("{one}/terminal?mode=rw"), Value::Null, 403, 404),
-        ("PATCH", one.clone(), json!({ "name": "x" }), 403, 404),
-        ("POST", format!("{one}/input"), json!({ "text": "x" }), 403, 404),
-        ("POST", format!("{one}/resize"), json!({ "cols": 80, "rows": 24 }), 403, 404),
-        ("POST", format!("{one}/restart"), json!({ "stop": true }), 403, 404),
-        ("DELETE", format!("{one}?purge=true&force=true"), Value::Null, 403, 404),
-    ];
-    for (token, expected) in [
-        (person(&harness, &ours, "viewer"), 0),
-        (person(&harness, &ours, "auditor"), 0),
-        (person(&harness, &theirs, "owner"), 1),
-    ] {
-        for (method, path, body, as_viewer, as_stranger) in &routes {
-            let request = harness.request(method, path).bearer_auth(&token);
-            let request = if body.is_null() { request } else { request.json(body) };
-            let (status, problem) = answer(request).await;
-            assert_eq!(status, [*as_viewer, *as_stranger][expected], "{token} {method} {path}: {problem}");
-        }
-        let (_, list) = answer(harness.request("GET", "/api/v1/sessions").bearer_auth(&token)).await;
-        assert_eq!(list["data"].as_array().unwrap().len(), 1 - expected, "{token}");
-    }
-    // Nothing of all this had an effect.
-    let session = harness.get(&one).await;
-    assert_eq!((&session["state"], &session["name"]), (&json!("running"), &Value::Null));
-}
-
 #[tokio::test]
 async fn bad_requests_name_the_field_and_leave_nothing() {
     let harness = Harness::start().await;

@@ -189,14 +189,21 @@ impl Harness {
         self.open_terminal(id, "", &[("cookie", cookie), ("origin", &self.base)]).await.unwrap()
     }
 
-    async fn open_terminal(
+    pub(super) async fn open_terminal(
         &self,
         id: SessionId,
         query: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Viewer, SocketError> {
-        let mut request =
-            self.ws_url(&format!("/api/v1/sessions/{id}/terminal?{query}")).into_client_request().unwrap();
+        self.open_socket(&format!("/api/v1/sessions/{id}/terminal?{query}"), headers).await
+    }
+
+    pub(super) async fn open_socket(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Viewer, SocketError> {
+        let mut request = self.ws_url(path).into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }

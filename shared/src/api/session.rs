@@ -67,6 +67,45 @@ pub struct CreateSession {
     /// How it is isolated; by the host's profile `dev` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<SandboxRequest>,
+    /// Who sees it; `private` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<Visibility>,
+}
+
+/// Who of an organisation sees a session, beside those who see every one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Whoever made it.
+    #[default]
+    Private,
+    /// Everybody.
+    Organization,
+}
+
+impl Visibility {
+    /// The word of it, everywhere.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Organization => "organization",
+        }
+    }
+}
+
+/// No visibility has this name.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("expected private or organization")]
+pub struct NoSuchVisibility;
+
+impl std::str::FromStr for Visibility {
+    type Err = NoSuchVisibility;
+
+    fn from_str(text: &str) -> Result<Self, NoSuchVisibility> {
+        [Self::Private, Self::Organization].into_iter().find(|one| one.as_str() == text).ok_or(NoSuchVisibility)
+    }
 }
 
 /// Columns and rows, for the schema; see [`WindowSize`].
@@ -144,6 +183,9 @@ pub struct Session {
     /// Who made it.
     #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
     pub created_by: UserId,
+    /// Who sees it.
+    #[serde(default)]
+    pub visibility: Visibility,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -191,6 +233,9 @@ pub struct UpdateSession {
     /// New labels, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// Who sees it from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<Visibility>,
 }
 
 /// Tells a null from an absent field.

@@ -126,6 +126,12 @@ pub enum ServerEvent {
         #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
         id: SessionId,
     },
+    /// A session is shown to you no longer: its id is unknown to you from now on.
+    SessionHidden {
+        /// Its id.
+        #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+        id: SessionId,
+    },
     /// A host connected, disconnected or changed.
     Host {
         /// As it is now.

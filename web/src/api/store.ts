@@ -38,7 +38,7 @@ export class Store {
   start(): void {
     const source = new EventSource(EVENTS_URL);
     this.source = source;
-    for (const name of ['hello', 'session', 'session_purged', 'host']) {
+    for (const name of ['hello', 'session', 'session_purged', 'session_hidden', 'host']) {
       source.addEventListener(name, (event) => this.receive(JSON.parse((event as MessageEvent<string>).data) as ServerEvent));
     }
     source.onerror = () => {
@@ -100,6 +100,7 @@ export class Store {
         this.put(event.session);
         break;
       case 'session_purged':
+      case 'session_hidden':
         this.sessions.delete(event.id);
         this.touched?.add(event.id);
         break;

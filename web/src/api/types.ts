@@ -61,6 +61,7 @@ export interface Session {
   host_id: string | null;
   spawns: Spawn[];
   created_by: string;
+  visibility: 'private' | 'organization';
   created_at: string;
   exit: Exit | null;
 }
@@ -125,7 +126,7 @@ export interface Problem {
 export type ServerEvent =
   | { event: 'hello'; resume: 'resumed' | 'gap' }
   | { event: 'session'; session: Session }
-  | { event: 'session_purged'; id: string }
+  | { event: 'session_purged' | 'session_hidden'; id: string }
   | { event: 'host'; host: Host };
 
 export function isEnded(state: SpawnState): boolean {

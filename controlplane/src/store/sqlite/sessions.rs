@@ -1,9 +1,11 @@
 //! Tables `user_sessions` and `spawns`.
 
+use agentapi_shared::api::Visibility;
 use agentapi_shared::{HostId, SessionId, SpawnState, WindowSize};
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
 
 use super::{Sqlite, hosts, idempotency, rows};
+use crate::capability::Capability;
 use crate::store::records::{
     AuditEntry, Desired, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
     StopRequest, TenantContext,
@@ -75,8 +77,8 @@ pub(super) fn create(
     let (org, user) = (tenant.org.to_string(), tenant.user.to_string());
     tx.execute(
         "INSERT INTO user_sessions (id, org_id, created_by, created_at, name, labels, agent, command, args, cols, rows, workspace,
-                                    sandbox, desired, generation, stop_grace_ms, stop_force, revision, state)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 'run', 1, ?14, 0, 1, 'pending')",
+                                    sandbox, desired, generation, stop_grace_ms, stop_force, revision, state, visibility)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 'run', 1, ?14, 0, 1, 'pending', ?15)",
         params![
             id,
             org,
@@ -92,6 +94,7 @@ pub(super) fn create(
             rows::json_text(&new.workspace)?,
             rows::json_text(&new.sandbox)?,
             agentapi_shared::api::STOP_GRACE_MS,
+            new.visibility.as_str(),
         ],
     )?;
     tx.execute(
@@ -102,32 +105,93 @@ pub(super) fn create(
     Ok(Created::New(Box::new(get(tx, &Scope::System, new.id)?)))
 }
 
-/// The condition that a scope puts on rows, and its value.
-fn visible(scope: &Scope) -> (&'static str, String) {
+/// The condition that a scope puts on rows, and its two values. A tenant sees what its role shows it: the rule that the other store has as a
+/// policy of the database.
+fn visible(scope: &Scope) -> (&'static str, [String; 2]) {
     match scope {
-        Scope::Tenant(tenant) => ("org_id = ?1", tenant.org.to_string()),
-        Scope::Host(host) => ("host_id = ?1", host.to_string()),
-        Scope::System => ("?1 = ''", String::new()),
+        Scope::Tenant(tenant) => (seen_by(tenant), [tenant.org.to_string(), tenant.user.to_string()]),
+        Scope::Host(host) => ("host_id = ?1 AND ?2 = ''", [host.to_string(), String::new()]),
+        Scope::System => ("?1 = '' AND ?2 = ''", [String::new(), String::new()]),
     }
+}
+
+fn seen_by(tenant: &TenantContext) -> &'static str {
+    let has = |capability| tenant.role.has(capability);
+    match (has(Capability::SessionViewAll), has(Capability::SessionViewOwn), has(Capability::SessionViewShared)) {
+        (true, _, _) => "org_id = ?1 AND ?2 <> ''",
+        (false, true, true) => "org_id = ?1 AND (created_by = ?2 OR visibility = 'organization')",
+        (false, true, false) => "org_id = ?1 AND created_by = ?2",
+        (false, false, true) => "org_id = ?1 AND visibility = 'organization' AND ?2 <> ''",
+        (false, false, false) => "?1 = ?2",
+    }
+}
+
+/// Refuses a tenant that sees a session and may not change it.
+fn require_change(scope: &Scope, record: &SessionRecord) -> Result<(), StoreError> {
+    let Scope::Tenant(tenant) = scope else { return Ok(()) };
+    let own = record.created_by == tenant.user && tenant.role.has(Capability::SessionManageOwn);
+    if own || tenant.role.has(Capability::SessionManageAll) { Ok(()) } else { Err(StoreError::Forbidden) }
 }
 
 /// One session.
 pub(super) fn get(tx: &Transaction<'_>, scope: &Scope, id: SessionId) -> Result<SessionRecord, StoreError> {
-    let (condition, value) = visible(scope);
-    let sql = format!("SELECT * FROM user_sessions WHERE {condition} AND id = ?2");
-    let mut record = tx.prepare_cached(&sql)?.query_row(params![value, id.to_string()], read_session)?;
+    let (condition, [first, second]) = visible(scope);
+    let sql = format!("SELECT * FROM user_sessions WHERE {condition} AND id = ?3");
+    let mut record = tx.prepare_cached(&sql)?.query_row(params![first, second, id.to_string()], read_session)?;
     record.spawns = spawns(tx, id)?;
     Ok(record)
 }
 
-/// A page of sessions, newest first.
+/// A page of the sessions that a tenant sees, newest first.
 pub(super) fn list(
     tx: &Transaction<'_>,
     tenant: &TenantContext,
     filter: &SessionFilter,
 ) -> Result<Vec<SessionRecord>, StoreError> {
-    let mut sql = "SELECT * FROM user_sessions WHERE org_id = ?".to_owned();
-    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(tenant.org.to_string())];
+    let (sql, values) = page(tenant, filter);
+    collect(tx, &sql, values)
+}
+
+type Values = Vec<Box<dyn ToSql>>;
+
+/// The query of a page. One branch for each index, each with its own limit: one condition over all of them would read every row of the
+/// organisation to find the ten of one member. Their indexes are named: without statistics the planner may take the one of all.
+pub(super) fn page(tenant: &TenantContext, filter: &SessionFilter) -> (String, Values) {
+    let (org, user) = (tenant.org.to_string(), tenant.user.to_string());
+    let mut branches: Vec<(&str, Vec<String>)> = Vec::new();
+    if tenant.role.has(Capability::SessionViewAll) {
+        branches.push(("WHERE org_id = ?", vec![org]));
+    } else {
+        let own = tenant.role.has(Capability::SessionViewOwn);
+        if own {
+            let of_maker = "INDEXED BY user_sessions_by_maker WHERE org_id = ? AND created_by = ?";
+            branches.push((of_maker, vec![org.clone(), user.clone()]));
+        }
+        if tenant.role.has(Capability::SessionViewShared) {
+            let shared =
+                "INDEXED BY user_sessions_shared WHERE visibility = 'organization' AND org_id = ? AND created_by <> ?";
+            // Those of one's own are in the other branch, if there is one.
+            branches.push((shared, vec![org, if own { user } else { String::new() }]));
+        }
+    }
+    let mut values: Values = Vec::new();
+    let mut parts = Vec::new();
+    for (from, own_values) in branches {
+        values.extend(own_values.into_iter().map(|value| Box::new(value) as Box<dyn ToSql>));
+        let mut part = format!("SELECT * FROM (SELECT * FROM user_sessions {from}");
+        narrow(&mut part, &mut values, filter);
+        parts.push(part + " ORDER BY id DESC LIMIT ?)");
+        values.push(Box::new(filter.limit));
+    }
+    if parts.is_empty() {
+        return ("SELECT * FROM user_sessions WHERE 0".to_owned(), values);
+    }
+    values.push(Box::new(filter.limit));
+    (parts.join(" UNION ALL ") + " ORDER BY id DESC LIMIT ?", values)
+}
+
+/// The conditions of a filter.
+fn narrow(sql: &mut String, values: &mut Values, filter: &SessionFilter) {
     if let Some(state) = filter.state {
         sql.push_str(" AND state = ?");
         values.push(Box::new(state.as_str()));
@@ -149,9 +213,6 @@ pub(super) fn list(
         sql.push_str(" AND id < ?");
         values.push(Box::new(before.to_string()));
     }
-    sql.push_str(" ORDER BY id DESC LIMIT ?");
-    values.push(Box::new(filter.limit));
-    collect(tx, &sql, values)
 }
 
 /// Sessions of a host, or of none, that are not over or not yet as wanted.
@@ -161,7 +222,7 @@ pub(super) fn unsettled(tx: &Transaction<'_>, host: Option<HostId>) -> Result<Ve
     collect(tx, sql, vec![Box::new(host.map(|id| id.to_string()))])
 }
 
-fn collect(tx: &Transaction<'_>, sql: &str, values: Vec<Box<dyn ToSql>>) -> Result<Vec<SessionRecord>, StoreError> {
+fn collect(tx: &Transaction<'_>, sql: &str, values: Values) -> Result<Vec<SessionRecord>, StoreError> {
     let mut records = tx
         .prepare_cached(sql)?
         .query_map(params_from_iter(values), read_session)?
@@ -181,6 +242,7 @@ pub(super) fn update(
     change: &SessionChange,
 ) -> Result<SessionRecord, StoreError> {
     let mut record = get(tx, scope, id)?;
+    require_change(scope, &record)?;
     if record.revision != revision {
         return Err(StoreError::Stale);
     }
@@ -204,6 +266,7 @@ fn apply(record: &mut SessionRecord, change: &SessionChange) {
     let change = change.clone();
     record.name = change.name.unwrap_or(record.name.take());
     record.labels = change.labels.unwrap_or_else(|| std::mem::take(&mut record.labels));
+    record.visibility = change.visibility.unwrap_or(record.visibility);
     record.size = change.size.unwrap_or(record.size);
     record.host = change.host.or(record.host);
     record.run_command = change.run_command.or(record.run_command.take());
@@ -220,7 +283,8 @@ fn apply(record: &mut SessionRecord, change: &SessionChange) {
 fn write_session(tx: &Transaction<'_>, record: &SessionRecord) -> Result<(), StoreError> {
     tx.prepare_cached(
         "UPDATE user_sessions SET name = ?2, labels = ?3, run_command = ?4, cols = ?5, rows = ?6, host_id = ?7, desired = ?8,
-         generation = ?9, stop_grace_ms = ?10, stop_force = ?11, purging = ?12, restarting = ?13, revision = ?14, state = ?15 WHERE id = ?1",
+         generation = ?9, stop_grace_ms = ?10, stop_force = ?11, purging = ?12, restarting = ?13, revision = ?14, state = ?15, visibility = ?16
+         WHERE id = ?1",
     )?
     .execute(params![
         record.id.to_string(),
@@ -238,6 +302,7 @@ fn write_session(tx: &Transaction<'_>, record: &SessionRecord) -> Result<(), Sto
         record.restarting,
         record.revision,
         record.state().as_str(),
+        record.visibility.as_str(),
     ])?;
     Ok(())
 }
@@ -269,6 +334,7 @@ pub(super) fn purge(tx: &Transaction<'_>, scope: &Scope, id: SessionId, audit: &
         Err(StoreError::NotFound) => return Ok(()),
         other => other?,
     };
+    require_change(scope, &record)?;
     tx.execute("DELETE FROM user_sessions WHERE id = ?1", [id.to_string()])?;
     rows::insert_audit(tx, scope, record.org, audit)
 }
@@ -291,6 +357,7 @@ fn read_session(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
         id: rows::id(row, "id")?,
         org: rows::id(row, "org_id")?,
         created_by: rows::id(row, "created_by")?,
+        visibility: rows::word::<Visibility>(row, "visibility")?,
         created_at: rows::time(row, "created_at")?,
         name: row.get("name")?,
         labels: rows::json(row, "labels")?,

@@ -9,7 +9,7 @@ use agentapi_shared::{EventId, OrgId, SessionId, UserId};
 use super::*;
 use crate::capability::Role;
 use crate::store::contract::{self, Subject};
-use crate::store::records::{DEFAULT_ORG, EgressFilter, LOCAL_ADMIN, LOCAL_HOST, TenantContext};
+use crate::store::records::{DEFAULT_ORG, EgressFilter, LOCAL_ADMIN, LOCAL_HOST, SessionFilter, TenantContext};
 use crate::store::{CredentialStore as _, EgressStore as _, Scope, SessionStore as _};
 
 struct TempDir(PathBuf);
@@ -37,6 +37,8 @@ async fn the_contract_holds() {
     let dir = TempDir::new();
     let store = Sqlite::open(&dir.database()).unwrap();
     let theirs = TenantContext { org: OrgId::generate(), user: UserId::generate(), role: Role::Member, token: None };
+    let ours = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN, role: Role::Owner, token: None };
+    let colleague = TenantContext { user: UserId::generate(), role: Role::Member, ..ours.clone() };
     let (org, user) = (theirs.org.to_string(), theirs.user.to_string());
     let insert = move |tx: &Transaction<'_>| {
         tx.execute(
@@ -50,8 +52,7 @@ async fn the_contract_holds() {
         Ok(())
     };
     store.call(insert).await.unwrap();
-    let ours = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN, role: Role::Owner, token: None };
-    contract::run(&Subject { store: Arc::new(store), ours, theirs }).await;
+    contract::run(&Subject { store: Arc::new(store), ours, theirs, colleague }).await;
 }
 
 #[tokio::test]
@@ -80,9 +81,10 @@ async fn a_database_is_migrated_once_and_a_newer_one_refused() {
     }
     let connection = Connection::open(dir.database()).unwrap();
     let versions: i64 = connection.query_row("SELECT COUNT(*) FROM schema_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(versions, 4);
+    assert_eq!(versions, i64::try_from(MIGRATIONS.len()).unwrap());
     connection.execute("INSERT INTO schema_version (version) VALUES (99)", []).unwrap();
-    assert!(matches!(Sqlite::open(&dir.database()), Err(OpenError::TooNew { found: 99, known: 4 })));
+    let opened = Sqlite::open(&dir.database());
+    assert!(matches!(opened, Err(OpenError::TooNew { found: 99, known }) if known == MIGRATIONS.len()));
 }
 
 #[tokio::test]
@@ -105,6 +107,47 @@ async fn sessions_of_an_earlier_release_are_read() {
     let record = store.session(Scope::System, id).await.unwrap();
     assert_eq!(record.sandbox, agentapi_shared::api::SandboxRequest::default());
     assert_eq!(record.spawns[0].posture, None);
+    assert_eq!(record.visibility, agentapi_shared::api::Visibility::Private);
+}
+
+/// Steps of the database's machine for one page: what it costs, on whatever machine.
+fn steps(tx: &Transaction<'_>, tenant: &TenantContext, filter: &SessionFilter) -> Result<(i32, usize), StoreError> {
+    let (sql, values) = sessions::page(tenant, filter);
+    let mut statement = tx.prepare(&sql)?;
+    let found = statement.query_map(rusqlite::params_from_iter(values), |_| Ok(()))?.count();
+    Ok((statement.get_status(rusqlite::StatementStatus::VmStep), found))
+}
+
+#[tokio::test]
+async fn a_page_of_ten_own_sessions_among_100_000_costs_no_more_than_the_owners() {
+    let dir = TempDir::new();
+    let store = Sqlite::open(&dir.database()).unwrap();
+    let owner = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN, role: Role::Owner, token: None };
+    let member = TenantContext { user: UserId::generate(), role: Role::Member, ..owner.clone() };
+    let (org, admin, user) = (DEFAULT_ORG.to_string(), LOCAL_ADMIN.to_string(), member.user.to_string());
+    let work = move |tx: &Transaction<'_>| {
+        // Every 10,000th is the member's, every 20,000th shared by someone else.
+        tx.execute(
+            "WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 99999)
+             INSERT INTO user_sessions (id, org_id, created_by, created_at, labels, agent, command, args, cols, rows, workspace, desired,
+                                        generation, stop_grace_ms, stop_force, revision, state, visibility)
+             SELECT printf('%08x-0000-7000-8000-000000000000', n), ?1, CASE WHEN n % 10000 = 7 THEN ?3 ELSE ?2 END, '2026-01-02T03:04:05Z',
+                    '{}', 'custom', '[]', '[]', 80, 24, '{}', 'run', 1, 0, 0, 1, 'running',
+                    CASE WHEN n % 20000 = 9 THEN 'organization' ELSE 'private' END FROM n",
+            [&org, &admin, &user],
+        )?;
+        let first = SessionFilter { limit: 51, ..SessionFilter::default() };
+        let deep = SessionFilter { before: "00002000-0000-7000-8000-000000000000".parse().ok(), ..first.clone() };
+        let (base, full) = steps(tx, &owner, &first)?;
+        assert_eq!(full, 51);
+        for (tenant, filter, expected) in [(&owner, &deep, 51), (&member, &first, 15), (&member, &deep, 2)] {
+            let (cost, found) = steps(tx, tenant, filter)?;
+            assert_eq!(found, expected, "{:?}", tenant.role);
+            assert!(cost <= base * 2, "{:?}: {cost} steps, the owner's first page takes {base}", tenant.role);
+        }
+        Ok(())
+    };
+    store.call(work).await.unwrap();
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ fn record() -> SessionRecord {
         id: SessionId::generate(),
         org: OrgId::generate(),
         created_by: UserId::generate(),
+        visibility: agentapi_shared::api::Visibility::default(),
         created_at: OffsetDateTime::UNIX_EPOCH,
         name: None,
         labels: std::collections::BTreeMap::new(),

@@ -1,0 +1,59 @@
+//! What each kind of caller may do, cell by cell: `y` allowed, `-` forbidden, `.` hidden.
+
+use super::*;
+
+const ME: UserId = UserId::from_u128(1);
+const ANOTHER: UserId = UserId::from_u128(2);
+
+fn letter(decision: Decision) -> char {
+    match decision {
+        Decision::Allowed => 'y',
+        Decision::Forbidden => '-',
+        Decision::Hidden => '.',
+    }
+}
+
+fn row(actor: Actor, actions: &[Action], session: Option<SessionFacts>) -> String {
+    actions.iter().map(|action| letter(decide(actor, *action, session))).collect()
+}
+
+#[test]
+fn each_kind_of_caller_may_do_what_its_row_says_and_nothing_else() {
+    const ON_SESSIONS: [Action; 7] = [
+        Action::SessionView,
+        Action::SessionManage,
+        Action::TerminalView,
+        Action::TerminalType,
+        Action::SessionApprove,
+        Action::SessionFiles,
+        Action::SessionShell,
+    ];
+    const OTHERS: [Action; 6] = [
+        Action::SessionCreate,
+        Action::SessionList,
+        Action::HostView,
+        Action::HostManage,
+        Action::Account,
+        Action::Link,
+    ];
+    let member = |role| Actor::Member { user: ME, role };
+    let facts = |created_by, visibility| Some(SessionFacts { created_by, visibility });
+    let own = facts(ME, Visibility::Private);
+    let shared = facts(ANOTHER, Visibility::Organization);
+    let private = facts(ANOTHER, Visibility::Private);
+    let table = [
+        (member(Role::Owner), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyyyy-"]),
+        (member(Role::Admin), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyyyy-"]),
+        (member(Role::Member), ["yyyyyyy", "y-yyyyy", ".......", ".......", "yyy-y-"]),
+        (member(Role::ServiceAccount), ["yyyyyyy", "y-yyyyy", ".......", ".......", "yyy-y-"]),
+        (member(Role::Viewer), ["y-y----", "y-y----", ".......", ".......", "-yy-y-"]),
+        (member(Role::Auditor), ["y------", "y------", "y------", ".......", "-yy-y-"]),
+        (Actor::Operator, [".......", ".......", ".......", ".......", "----y-"]),
+        (Actor::Host, [".......", ".......", ".......", ".......", "-----y"]),
+    ];
+    for (actor, expected) in table {
+        let on_sessions = [own, shared, private, None].map(|session| row(actor, &ON_SESSIONS, session));
+        let others = row(actor, &OTHERS, None);
+        assert_eq!(on_sessions.into_iter().chain([others]).collect::<Vec<_>>(), expected, "{actor:?}");
+    }
+}

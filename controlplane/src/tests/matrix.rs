@@ -1,0 +1,333 @@
+//! The golden matrix: each route and each kind of caller, really called. A route that is not in the table fails, and so does a cell that is
+//! not as `routes.txt` beside this file says.
+
+use std::fmt::Write as _;
+
+use agentapi_shared::OrgId;
+use agentapi_shared::SessionId;
+use agentapi_shared::api::Visibility;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Error as SocketError;
+
+use super::client::Harness;
+use super::host::SimHost;
+use super::people::Person;
+use crate::auth::Secret;
+use crate::capability::Role;
+use crate::clock;
+use crate::domain::audit;
+use crate::store::records::{DEFAULT_ORG, LOCAL_HOST};
+
+/// What a request is about, seen from the caller.
+const ON_SESSIONS: &[&str] = &["own", "shared", "private", "foreign", "unknown"];
+const ON_HOSTS: &[&str] = &["usable", "unknown"];
+const ON_NOTHING: &[&str] = &["-"];
+
+/// Sessions that a route leaves as they are, stops, or starts again, so that no call changes what the next one finds.
+#[derive(Debug, Clone, Copy)]
+enum Set {
+    Kept = 0,
+    Stopped = 1,
+    Restarted = 2,
+}
+
+struct Route {
+    method: &'static str,
+    /// As the OpenAPI document has it.
+    path: &'static str,
+    query: &'static str,
+    body: Value,
+    on: &'static [&'static str],
+    set: Set,
+}
+
+fn route(method: &'static str, path: &'static str, on: &'static [&'static str]) -> Route {
+    Route { method, path, query: "", body: Value::Null, on, set: Set::Kept }
+}
+
+fn routes() -> Vec<Route> {
+    const ONE: &str = "/api/v1/sessions/{id}";
+    let bash = json!({ "agent": "custom", "command": ["bash"] });
+    vec![
+        route("GET", "/api/v1/sessions", ON_NOTHING),
+        Route { body: bash, ..route("POST", "/api/v1/sessions", ON_NOTHING) },
+        route("GET", ONE, ON_SESSIONS),
+        Route { body: json!({ "labels": {} }), ..route("PATCH", ONE, ON_SESSIONS) },
+        Route { query: "?force=true", set: Set::Stopped, ..route("DELETE", ONE, ON_SESSIONS) },
+        Route {
+            body: json!({ "stop": true }),
+            set: Set::Restarted,
+            ..route("POST", "/api/v1/sessions/{id}/restart", ON_SESSIONS)
+        },
+        route("GET", "/api/v1/sessions/{id}/screen", ON_SESSIONS),
+        route("GET", "/api/v1/sessions/{id}/egress", ON_SESSIONS),
+        Route { body: json!({ "text": "x" }), ..route("POST", "/api/v1/sessions/{id}/input", ON_SESSIONS) },
+        Route { body: json!({ "cols": 80, "rows": 24 }), ..route("POST", "/api/v1/sessions/{id}/resize", ON_SESSIONS) },
+        Route { query: "?mode=ro", ..route("GET", "/api/v1/sessions/{id}/terminal", ON_SESSIONS) },
+        Route { query: "?mode=rw", ..route("GET", "/api/v1/sessions/{id}/terminal", ON_SESSIONS) },
+        route("GET", "/api/v1/events", ON_NOTHING),
+        route("GET", "/api/v1/hosts", ON_NOTHING),
+        route("GET", "/api/v1/hosts/{id}", ON_HOSTS),
+        route("GET", "/api/v1/agents", ON_NOTHING),
+        route("GET", "/api/v1/me", ON_NOTHING),
+        route("POST", "/api/v1/login-codes", ON_NOTHING),
+        route("POST", "/api/v1/login", ON_NOTHING),
+        route("POST", "/api/v1/logout", ON_NOTHING),
+        route("GET", "/api/v1/link", ON_NOTHING),
+        route("GET", "/api/v1/openapi.json", ON_NOTHING),
+        route("GET", "/livez", ON_NOTHING),
+        route("GET", "/readyz", ON_NOTHING),
+    ]
+}
+
+/// Routes that are served and are no part of the document.
+const UNDOCUMENTED: [&str; 2] = ["/api/v1/link", "/api/v1/openapi.json"];
+
+/// Somebody who calls.
+struct Caller {
+    name: &'static str,
+    token: Option<String>,
+    person: Option<Person>,
+    /// Sessions of theirs, one for each set.
+    own: Vec<SessionId>,
+}
+
+struct World {
+    harness: Harness,
+    callers: Vec<Caller>,
+    shared: Vec<SessionId>,
+    private: Vec<SessionId>,
+    foreign: Vec<SessionId>,
+}
+
+async fn three(harness: &Harness, of: &Person, visibility: Visibility) -> Vec<SessionId> {
+    let mut made = Vec::new();
+    for _ in [Set::Kept, Set::Stopped, Set::Restarted] {
+        made.push(of.running_session(harness, visibility).await.id);
+    }
+    made
+}
+
+impl World {
+    async fn new(harness: Harness) -> Self {
+        let maker = Person::new(&harness, DEFAULT_ORG, Role::Member);
+        let elsewhere = Person::new(&harness, OrgId::generate(), Role::Owner);
+        let nobody = |name, token| Caller { name, token, person: None, own: Vec::new() };
+        let mut callers = vec![nobody("anonymous", None), nobody("host", Some(harness.host_token.clone()))];
+        for role in Role::ALL {
+            callers.push(Self::caller(&harness, role.as_str(), DEFAULT_ORG, role).await);
+        }
+        callers.push(Self::caller(&harness, "stranger", OrgId::generate(), Role::Owner).await);
+        let shared = three(&harness, &maker, Visibility::Organization).await;
+        let private = three(&harness, &maker, Visibility::Private).await;
+        let foreign = three(&harness, &elsewhere, Visibility::Organization).await;
+        Self { harness, callers, shared, private, foreign }
+    }
+
+    async fn caller(harness: &Harness, name: &'static str, org: OrgId, role: Role) -> Caller {
+        let person = Person::new(harness, org, role);
+        let own = three(harness, &person, Visibility::Private).await;
+        Caller { name, token: Some(person.token.clone()), person: Some(person), own }
+    }
+
+    /// The path as it is called.
+    fn path(&self, route: &Route, on: &str, caller: &Caller) -> String {
+        let set = route.set as usize;
+        let id = match (on, route.on == ON_HOSTS) {
+            ("own", _) => caller.own.get(set).unwrap_or(&self.private[set]).to_string(),
+            ("shared", _) => self.shared[set].to_string(),
+            ("private", _) => self.private[set].to_string(),
+            ("foreign", _) => self.foreign[set].to_string(),
+            ("usable", true) => LOCAL_HOST.to_string(),
+            _ => SessionId::generate().to_string(),
+        };
+        route.path.replace("{id}", &id) + route.query
+    }
+
+    async fn cell(&self, route: &Route, on: &str, caller: &Caller) -> String {
+        let path = self.path(route, on, caller);
+        let status = if route.path.ends_with("/terminal") {
+            self.upgrade(&path, caller).await
+        } else {
+            let mut request = self.harness.request(route.method, &path);
+            if let Some(token) = &caller.token {
+                request = request.bearer_auth(token);
+            }
+            if route.path == "/api/v1/login" {
+                request = request.json(&json!({ "code": self.login_code().await }));
+            } else if !route.body.is_null() {
+                request = request.json(&route.body);
+            }
+            // Of a stream, that it began.
+            request.send().await.unwrap().status().as_u16()
+        };
+        match status {
+            // 426: the host's link would be opened now.
+            101 | 200..300 | 426 => "200".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
+    async fn upgrade(&self, path: &str, caller: &Caller) -> u16 {
+        let bearer = caller.token.as_ref().map(|token| format!("Bearer {token}"));
+        let headers: Vec<(&'static str, &str)> = bearer.iter().map(|value| ("authorization", value.as_str())).collect();
+        match self.harness.open_socket(path, &headers).await {
+            Ok(_open) => 101,
+            Err(SocketError::Http(refused)) => refused.status().as_u16(),
+            Err(other) => panic!("{path}: {other}"),
+        }
+    }
+
+    async fn login_code(&self) -> String {
+        let (code, at) = (Secret::generate(""), clock::now() + time::Duration::HOUR);
+        let person = self.callers.iter().find_map(|caller| caller.person.as_ref()).unwrap();
+        let entry = audit::of_account("api", "login_code.create");
+        self.harness.plane.store.create_login_code(person.tenant.clone(), code.hash(), at, entry).await.unwrap();
+        code.expose().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn each_route_answers_each_kind_of_caller_as_the_golden_matrix_says() {
+    let harness = Harness::start().await;
+    let (_host, _connection) = SimHost::connect(&harness).await;
+    let world = World::new(harness).await;
+    let routes = routes();
+    every_route_is_listed(&routes);
+    let mut found = format!("{:<52}", "route, and what it is about");
+    for caller in &world.callers {
+        write!(found, " {}", caller.name).unwrap();
+    }
+    for route in &routes {
+        for on in route.on {
+            let line = format!("{} {}{} {on}", route.method, route.path, route.query);
+            write!(found, "\n{line:<52}").unwrap();
+            for caller in &world.callers {
+                let cell = world.cell(route, on, caller).await;
+                write!(found, " {cell:<width$}", width = caller.name.len()).unwrap();
+            }
+            found.truncate(found.trim_end().len());
+        }
+    }
+    found.push('\n');
+    let expected = include_str!("routes.txt");
+    if found == expected {
+        return;
+    }
+    let copy = std::env::temp_dir().join("agentapi-routes.txt");
+    std::fs::write(&copy, &found).unwrap();
+    let differs = expected.lines().zip(found.lines()).find(|(expected, found)| expected != found);
+    panic!("the matrix is not as expected; found is in {}; the first line that differs: {differs:#?}", copy.display());
+}
+
+fn every_route_is_listed(routes: &[Route]) {
+    let document: Value = serde_json::from_str(&crate::api::openapi_json()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    for (path, methods) in paths {
+        for method in methods.as_object().unwrap().keys() {
+            let listed = routes.iter().any(|route| route.method.eq_ignore_ascii_case(method) && route.path == path);
+            assert!(listed, "{method} {path} is not in the matrix");
+        }
+    }
+    for route in routes.iter().filter(|route| !UNDOCUMENTED.contains(&route.path)) {
+        let documented = paths.get(route.path).is_some_and(|methods| !methods[route.method.to_lowercase()].is_null());
+        assert!(documented, "{} {} is not in the document", route.method, route.path);
+    }
+}
+
+#[tokio::test]
+async fn lists_and_events_carry_what_the_caller_may_see() {
+    let harness = Harness::start().await;
+    let (_host, _connection) = SimHost::connect(&harness).await;
+    let maker = Person::new(&harness, DEFAULT_ORG, Role::Member);
+    let theirs = OrgId::generate();
+    let elsewhere = Person::new(&harness, theirs, Role::Owner);
+    let shared = maker.running_session(&harness, Visibility::Organization).await;
+    let private = maker.running_session(&harness, Visibility::Private).await;
+    let foreign = elsewhere.running_session(&harness, Visibility::Organization).await;
+    let last_here = maker.running_session(&harness, Visibility::Organization).await;
+    let last_there = elsewhere.running_session(&harness, Visibility::Organization).await;
+    let mut callers = Vec::new();
+    for role in Role::ALL {
+        let all = matches!(role, Role::Owner | Role::Admin | Role::Auditor);
+        callers.push((Person::new(&harness, DEFAULT_ORG, role), all, last_here.id));
+    }
+    callers.push((Person::new(&harness, theirs, Role::Member), false, last_there.id));
+    for (person, all, last) in &callers {
+        let own = person.running_session(&harness, Visibility::Private).await;
+        let mut follows = person.follow(&harness).await;
+        let expected: Vec<SessionId> = if *last == last_there.id {
+            vec![foreign.id, own.id]
+        } else if *all {
+            vec![shared.id, private.id, own.id]
+        } else {
+            vec![shared.id, own.id]
+        };
+        for record in [&shared, &private, &foreign, &own, &last_here, &last_there] {
+            harness.plane.publish(record);
+        }
+        let told: Vec<SessionId> = follows.until(*last).await.into_iter().map(|(_, id)| id).collect();
+        assert_eq!(told, expected, "{:?}", person.tenant.role);
+        let known = [&shared, &private, &foreign, &own].map(|record| record.id);
+        let mut listed = person.listed(&harness).await;
+        listed.retain(|id| known.contains(id));
+        listed.reverse();
+        assert_eq!(listed, expected, "{:?}", person.tenant.role);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_shared_no_longer_goes_from_lists_events_and_terminals() {
+    use super::client::Got;
+    use agentapi_shared::viewer::{ServerMessage, close};
+    let harness = Harness::start().await;
+    let (_host, _connection) = SimHost::connect(&harness).await;
+    let maker = Person::new(&harness, DEFAULT_ORG, Role::Member);
+    let [member, viewer, auditor] =
+        [Role::Member, Role::Viewer, Role::Auditor].map(|role| Person::new(&harness, DEFAULT_ORG, role));
+    let id = maker.running_session(&harness, Visibility::Private).await.id;
+    let last = maker.running_session(&harness, Visibility::Organization).await;
+    let one = format!("/api/v1/sessions/{id}");
+    let show = async |to: &str| {
+        let (status, session) = maker.call(&harness, "PATCH", &one, json!({ "visibility": to })).await;
+        assert_eq!((status, &session["visibility"]), (200, &json!(to)), "{session}");
+    };
+    assert_eq!(member.call(&harness, "GET", &one, Value::Null).await.0, 404);
+    show("organization").await;
+    assert_eq!(member.call(&harness, "GET", &one, Value::Null).await.0, 200);
+    assert_eq!(member.call(&harness, "PATCH", &one, json!({ "visibility": "private" })).await.0, 403);
+    let (refused, problem) = maker.call(&harness, "PATCH", &one, json!({ "visibility": "public" })).await;
+    assert_eq!((refused, &problem["errors"][0]["field"]), (422, &json!("visibility")));
+    let mut terminals = [
+        maker.view(&harness, id, "mode=rw").await.unwrap(),
+        member.view(&harness, id, "mode=rw").await.unwrap(),
+        viewer.view(&harness, id, "mode=ro").await.unwrap(),
+    ];
+    for terminal in &mut terminals {
+        terminal.until("keyframe", |_, got| matches!(got, Got::Keyframe { .. }).then_some(())).await;
+    }
+    let mut streams = Vec::new();
+    for person in [&maker, &auditor, &member, &viewer] {
+        streams.push(person.follow(&harness).await);
+    }
+    show("private").await;
+    harness.plane.publish(&last);
+    for (stream, expected) in streams.iter_mut().zip(["session", "session", "session_hidden", "session_hidden"]) {
+        assert_eq!(stream.until(last.id).await, [(expected.to_owned(), id)]);
+        assert!(stream.is_silent());
+    }
+    let closed = |_: &super::client::Viewer, got: &Got| match got {
+        Got::Closed(code) => Some(*code),
+        _ => None,
+    };
+    let [mine, others @ ..] = &mut terminals;
+    for other in others {
+        assert_eq!(other.until("close", closed).await, close::SESSION_GONE);
+    }
+    // The maker's goes on.
+    mine.input(1, b"x").await;
+    let acked = |got: &Got| matches!(got, Got::Said(ServerMessage::InputAck { seq: 1 }));
+    mine.until("ack", |_, got| acked(got).then_some(())).await;
+    assert!(!member.listed(&harness).await.contains(&id) && maker.listed(&harness).await.contains(&id));
+    assert_eq!(member.call(&harness, "GET", &one, Value::Null).await.0, 404);
+}

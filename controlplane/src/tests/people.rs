@@ -1,0 +1,157 @@
+//! Callers of each kind, and what they follow.
+
+use agentapi_shared::api::Visibility;
+use agentapi_shared::{OrgId, SessionId, SpawnState, UserId, WindowSize};
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Error as SocketError;
+
+use super::client::{DEADLINE, Harness, Viewer};
+use crate::capability::Role;
+use crate::clock;
+use crate::domain::audit;
+use crate::store::records::{NewSession, SessionRecord, TenantContext};
+use crate::store::{Created, Scope};
+
+/// Somebody in an organisation, and their token.
+#[derive(Debug, Clone)]
+pub(super) struct Person {
+    pub(super) tenant: TenantContext,
+    pub(super) token: String,
+}
+
+impl Person {
+    /// Makes one; their organisation too, if it is new.
+    pub(super) fn new(harness: &Harness, org: OrgId, role: Role) -> Self {
+        let rows = rusqlite::Connection::open(harness.dir.join("data/controlplane.db")).unwrap();
+        let user = UserId::generate();
+        let token = format!("aa_{user}");
+        let hash = crate::auth::sha256_hex(token.as_bytes());
+        let (org_text, user_text) = (org.to_string(), user.to_string());
+        let run = |sql: &str, values: &[&str]| rows.execute(sql, rusqlite::params_from_iter(values)).unwrap();
+        run(
+            "INSERT OR IGNORE INTO organizations (id, org_id, created_by, created_at, name) VALUES (?1, ?1, ?2, '', 'org')",
+            &[&org_text, &user_text],
+        );
+        run(
+            "INSERT INTO users (id, org_id, created_by, created_at, name, role) VALUES (?2, ?1, ?2, '', 'someone', ?3)",
+            &[&org_text, &user_text, role.as_str()],
+        );
+        run(
+            "INSERT INTO api_tokens (hash, org_id, created_by, created_at, kind, user_id) VALUES (?3, ?1, ?2, '', 'user', ?2)",
+            &[&org_text, &user_text, &hash],
+        );
+        Self { tenant: TenantContext { org, user, role, token: None }, token }
+    }
+
+    /// Makes a session of theirs, whatever their role, and waits until it runs.
+    pub(super) async fn running_session(&self, harness: &Harness, visibility: Visibility) -> SessionRecord {
+        let id = SessionId::generate();
+        let new = NewSession {
+            id,
+            at: clock::now(),
+            name: None,
+            labels: std::collections::BTreeMap::new(),
+            agent: "custom".to_owned(),
+            command: vec!["bash".to_owned()],
+            args: Vec::new(),
+            size: WindowSize::DEFAULT,
+            workspace: agentapi_shared::api::Workspace::default(),
+            sandbox: agentapi_shared::api::SandboxRequest::default(),
+            has_env: false,
+            visibility,
+        };
+        let plane = &harness.plane;
+        let entry = audit::of_account("api", "session.create");
+        let made = plane.store.create_session(self.tenant.clone(), new, None, entry).await.unwrap();
+        let Created::New(record) = made else { panic!("{made:?}") };
+        let mut changed = plane.events.watch();
+        plane.fleet.settle_soon(&record);
+        let wait = async {
+            loop {
+                let record = plane.store.session(Scope::System, id).await.unwrap();
+                if record.state() == SpawnState::Running {
+                    return record;
+                }
+                changed.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("the session never ran")
+    }
+
+    /// Opens a terminal.
+    pub(super) async fn view(&self, harness: &Harness, id: SessionId, query: &str) -> Result<Viewer, SocketError> {
+        harness.open_terminal(id, query, &[("authorization", &format!("Bearer {}", self.token))]).await
+    }
+
+    /// Follows the events, from now on.
+    pub(super) async fn follow(&self, harness: &Harness) -> Following {
+        let response = harness.request("GET", "/api/v1/events").bearer_auth(&self.token).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let mut following = Following { chunks: response.bytes_stream().boxed(), text: String::new() };
+        assert_eq!(following.next().await.unwrap()["event"], "hello");
+        following
+    }
+
+    /// The ids of the sessions that their list shows.
+    pub(super) async fn listed(&self, harness: &Harness) -> Vec<SessionId> {
+        let request = harness.request("GET", "/api/v1/sessions?limit=200").bearer_auth(&self.token);
+        let (status, list) = super::client::answer(request).await;
+        assert_eq!(status, 200, "{list}");
+        list["data"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().parse().unwrap()).collect()
+    }
+
+    /// A request in their name.
+    pub(super) async fn call(&self, harness: &Harness, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let request = harness.request(method, path).bearer_auth(&self.token);
+        super::client::answer(if body.is_null() { request } else { request.json(&body) }).await
+    }
+}
+
+/// An event stream.
+pub(super) struct Following {
+    chunks: BoxStream<'static, reqwest::Result<Bytes>>,
+    text: String,
+}
+
+impl Following {
+    /// The next event; none at the end of the stream.
+    pub(super) async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(event) = self.take() {
+                return Some(event);
+            }
+            let chunk = tokio::time::timeout(DEADLINE, self.chunks.next()).await.expect("no event")?.unwrap();
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    /// The events of sessions up to that of a certain one: name and session of each.
+    pub(super) async fn until(&mut self, last: SessionId) -> Vec<(String, SessionId)> {
+        let mut found = Vec::new();
+        loop {
+            let event = self.next().await.expect("the stream ended");
+            let id = event["session"]["id"].as_str().or(event["id"].as_str());
+            let Some(id) = id.map(|id| id.parse::<SessionId>().unwrap()) else { continue };
+            if id == last {
+                return found;
+            }
+            found.push((event["event"].as_str().unwrap().to_owned(), id));
+        }
+    }
+
+    /// Whether nothing is there now.
+    pub(super) fn is_silent(&mut self) -> bool {
+        self.next().now_or_never().is_none()
+    }
+
+    fn take(&mut self) -> Option<Value> {
+        let (event, rest) = self.text.split_once("\n\n")?;
+        let data = event.lines().find_map(|line| line.strip_prefix("data: ")).map(str::to_owned);
+        self.text = rest.to_owned();
+        // A comment keeps the stream alive and says nothing.
+        data.map_or(Some(json!({})), |data| serde_json::from_str(&data).ok())
+    }
+}
