@@ -2,4 +2,9 @@
 //!
 //! Nothing here knows of routes or of rows; `api` asks it who a request is from, and the store what a request of its own is sent with.
 
+pub mod fetch;
 pub mod project;
+pub mod verify;
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 pub use mistake::{ProjectError, ProjectMistake};
 
 use self::set::KeySet;
+pub(in crate::identity) use self::value::below;
 use self::value::{Origin, Stamp};
 use crate::auth::Secret;
 use crate::store::records::CallerToken;

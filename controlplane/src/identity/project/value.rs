@@ -139,7 +139,7 @@ fn is_near(host: &str) -> bool {
 }
 
 /// A URL below another.
-pub(super) fn below(url: &Url, path: &str) -> Url {
+pub(in crate::identity) fn below(url: &Url, path: &str) -> Url {
     let mut below = url.clone();
     below.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
     below
