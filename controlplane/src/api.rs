@@ -18,6 +18,7 @@ mod request_id;
 mod sessions;
 mod terminal;
 mod upgrade;
+mod well_known;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use crate::plane::Plane;
 
 pub use error::ApiError;
 pub use metrics::router as metrics_router;
+pub use well_known::router as well_known_router;
 
 /// A request body is never larger.
 const BODY_BYTES_MAX: usize = 1024 * 1024;

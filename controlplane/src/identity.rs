@@ -2,7 +2,10 @@
 //!
 //! Nothing here knows of routes or of rows; `api` asks it who a request is from, and the store what a request of its own is sent with.
 
+pub mod api_key;
 pub mod fetch;
+mod key_file;
+pub mod mint;
 pub mod project;
 pub mod verify;
 

@@ -21,8 +21,9 @@ use tracing::{info, warn};
 pub use mistake::{ProjectError, ProjectMistake};
 
 use self::set::KeySet;
+use self::value::Origin;
 pub(in crate::identity) use self::value::below;
-use self::value::{Origin, Stamp};
+use super::key_file::Stamp;
 use crate::auth::Secret;
 use crate::store::records::CallerToken;
 

@@ -1,15 +1,13 @@
 //! One value: from the environment, or from a file that may be replaced.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use reqwest::Url;
 
 use super::mistake::ProjectMistake;
 use crate::auth::Secret;
+use crate::identity::key_file::{self, FILE_BYTES_MAX, Stamp};
 
 /// The project.
 pub(super) const URL: &str = "SUPABASE_URL";
@@ -24,9 +22,6 @@ pub(super) const SERVICE: &str = "SUPABASE_SERVICE_ROLE_KEY";
 /// What tokens with HS256 are signed with.
 pub(super) const SECRET: &str = "SUPABASE_JWT_SECRET";
 
-/// More than any key, and little enough for a file named by mistake.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
-
 /// Where a value comes from.
 #[derive(Debug)]
 pub(super) struct Origin {
@@ -38,15 +33,6 @@ pub(super) struct Origin {
 enum Place {
     Environment(Secret),
     File(PathBuf),
-}
-
-/// What changes when a file does, also one that is replaced through a symbolic link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
 }
 
 impl Origin {
@@ -72,7 +58,7 @@ impl Origin {
             Place::File(path) => path,
         };
         let name = self.name;
-        let text = read(path).map_err(|source| ProjectMistake::Read { name, path: path.clone(), source })?;
+        let text = key_file::text(path).map_err(|source| ProjectMistake::Read { name, path: path.clone(), source })?;
         let text = text.ok_or_else(|| ProjectMistake::TooLong { name, path: path.clone(), max: FILE_BYTES_MAX })?;
         if text.trim().is_empty() {
             return Err(ProjectMistake::Empty { name, path: path.clone() });
@@ -89,21 +75,8 @@ impl Origin {
     /// None: there is no file, or it cannot be seen now.
     pub(super) fn stamp(&self) -> Option<Stamp> {
         let Place::File(path) = &self.place else { return None };
-        let facts = fs::metadata(path).ok()?;
-        Some(Stamp {
-            device: facts.dev(),
-            inode: facts.ino(),
-            size: facts.size(),
-            changed: (facts.ctime(), facts.ctime_nsec()),
-        })
+        Stamp::of(path)
     }
-}
-
-/// None: longer than any value.
-fn read(path: &std::path::Path) -> io::Result<Option<String>> {
-    let mut text = String::new();
-    let length = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    Ok((u64::try_from(length).is_ok_and(|length| length <= FILE_BYTES_MAX)).then_some(text))
 }
 
 /// The URL of a service. Keys are sent there, so a public name needs TLS.

@@ -365,14 +365,18 @@ async fn a_project_without_keys_is_named_at_the_start() {
     let text = agentapi_shared::runtime::chain(&error);
     assert!(text.contains("is SUPABASE_URL right") && text.contains("404"), "{text}");
 
-    // Keys that are not for us do not spoil the others; a secret that is published is none.
+    // Keys that are not for us do not spoil the others, and sign nothing.
     let key = Signer::es256("key");
+    let (encrypts, pss) = (Signer::es256("encrypts"), Signer::rs256("pss"));
+    let twins = [Signer::es256("twin"), Signer::es256("twin")];
     let odd = [
         json!({ "kty": "oct", "kid": "oct", "alg": "HS256", "k": "c2VjcmV0" }),
         json!({ "kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": "AAAA" }),
-        but(&Signer::es256("encrypts").jwk, &json!({ "use": "enc" })),
+        but(&encrypts.jwk, &json!({ "use": "enc" })),
+        but(&pss.jwk, &json!({ "alg": "PS256" })),
+        twins[0].jwk.clone(),
+        twins[1].jwk.clone(),
         but(&Signer::es256("nameless").jwk, &json!({ "kid": null })),
-        but(&Signer::rs256("pss").jwk, &json!({ "alg": "PS256" })),
         json!({ "kty": "future" }),
         json!("nonsense"),
     ];
@@ -382,6 +386,9 @@ async fn a_project_without_keys_is_named_at_the_start() {
     let verifier = verifier(&issuer, None).await.unwrap();
     let claims = claims(&issuer);
     verifier.verify(&key.token(&claims)).await.unwrap();
+    for signer in [&encrypts, &pss, &twins[0], &twins[1]] {
+        assert!(matches!(verifier.verify(&signer.token(&claims)).await, Err(TokenError::Key)));
+    }
     let published = Signer::secret("secret").sign(&json!({ "alg": "HS256", "kid": "oct" }), &claims);
     assert!(matches!(verifier.verify(&published).await, Err(TokenError::Algorithm)));
 }
