@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod contract;
+pub mod postgrest;
 pub mod records;
 pub mod sqlite;
 
@@ -43,6 +44,15 @@ pub enum StoreError {
     /// The row is seen and may not be changed by this caller.
     #[error("this caller may not change the row")]
     Forbidden,
+    /// The database takes the caller for nobody: their token is over, or they were disabled.
+    #[error("the store does not know the caller")]
+    Unauthenticated,
+    /// There is no room for more; the word says of what.
+    #[error("a quota is reached: {0}")]
+    Quota(String),
+    /// Another rule of the store, by its word.
+    #[error("the store refuses it: {0}")]
+    Refused(String),
     /// The record is no longer at the revision that the change was computed from.
     #[error("the record changed meanwhile")]
     Stale,

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::jwt;
 use crate::rest::Caller;
 use crate::world::{PROOF, World};
+use agentapi_test_postgres::jwt;
 
 /// Somebody, with the id that they would write into an audit record.
 #[derive(Debug, Clone)]

@@ -4,10 +4,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::cluster::Release;
-use crate::jwt::sha256;
 use crate::rest::audit;
 use crate::world::{PLATFORM, World};
+use agentapi_test_postgres::cluster::Release;
+use agentapi_test_postgres::jwt::sha256;
 
 /// A sealed record as a reader of the trail gets it.
 struct Sealed {

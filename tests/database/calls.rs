@@ -4,9 +4,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::jwt::sha256_hex;
 use crate::rest::audit;
 use crate::world::{Org, PLATFORM, World, create_session, join, new_session, person, place};
+use agentapi_test_postgres::jwt::sha256_hex;
 
 /// Who may make a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

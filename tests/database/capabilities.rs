@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 
-use crate::cluster::{Cluster, Release, migrations, root};
+use agentapi_test_postgres::cluster::{Cluster, Release, migrations, root};
 
 /// Each capability with the roles that have it.
 pub(crate) type Capabilities = BTreeMap<String, BTreeSet<String>>;

@@ -10,10 +10,10 @@ use uuid::Uuid;
 use crate::attackers::{Attacker, forgers, strangers};
 use crate::calls::{Call, Rightful, calls, fill};
 use crate::capabilities::{Capabilities, told};
-use crate::cluster::{Release, root};
-use crate::jwt::sha256_hex;
 use crate::rest::{Caller, audit};
 use crate::world::{PROOF, ROLES, World, create_session, new_session};
+use agentapi_test_postgres::cluster::{Release, root};
+use agentapi_test_postgres::jwt::sha256_hex;
 
 /// Foundings are of no organisation that exists, and have a test of their own.
 const FOUNDING: &str = "create_organization";

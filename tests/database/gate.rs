@@ -5,7 +5,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cluster::{Cluster, Release, here, migrations};
+use agentapi_test_postgres::cluster::{Cluster, Release, here, migrations};
 
 /// What stands between a query and each migration that it catches.
 const CAUGHT: &str = "-- caught:\n";

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::cluster::Release;
-use crate::jwt;
 use crate::world::World;
+use agentapi_test_postgres::cluster::Release;
+use agentapi_test_postgres::jwt;
 
 /// As many as an organisation may come to have.
 const SESSIONS: usize = 100_000;

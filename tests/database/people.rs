@@ -5,10 +5,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::cluster::Release;
-use crate::jwt::sha256_hex;
 use crate::rest::{Caller, audit};
 use crate::world::{World, place};
+use agentapi_test_postgres::cluster::Release;
+use agentapi_test_postgres::jwt::sha256_hex;
 
 const ISSUER: &str = "https://project.example/auth/v1";
 

@@ -8,10 +8,10 @@ use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
 use crate::calls::fill;
-use crate::cluster::Release;
-use crate::jwt::{self, sha256_hex};
 use crate::rest::{Answer, audit};
 use crate::world::{PROOF, Person, World, create_session, new_session};
+use agentapi_test_postgres::cluster::Release;
+use agentapi_test_postgres::jwt::{self, sha256_hex};
 
 async fn set_quotas(world: &World, running: Option<u32>, a_day: Option<u32>) -> Result<()> {
     let quotas = json!({ "p_org": world.ours.id, "p_sessions_max": running, "p_sessions_per_day_max": a_day,

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::jwt;
+use agentapi_test_postgres::jwt;
 
 /// The header by which the control plane proves that it sent a request.
 const PROOF: &str = "x-agentapi-proof";

@@ -11,9 +11,9 @@ use agentapi_tests::wait::eventually;
 
 use crate::attackers::{Attacker, forgers, strangers};
 use crate::calls::fill;
-use crate::cluster::Release;
 use crate::rest::{Answer, Caller};
 use crate::world::World;
+use agentapi_test_postgres::cluster::Release;
 
 /// Functions that run what they are given, with the rights of an owner, and ask nobody.
 const UNCHECKED: &str = "

@@ -4,9 +4,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::cluster::Release;
 use crate::rest::audit;
 use crate::world::{World, create_session, new_session};
+use agentapi_test_postgres::cluster::Release;
 
 fn update(org: Uuid, user: Uuid, session: Uuid, revision: u64, change: &Value) -> Value {
     json!({

@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use crate::attackers::{forgers, strangers};
 use crate::calls::fill;
-use crate::cluster::Release;
-use crate::jwt;
 use crate::rest::Caller;
 use crate::world::World;
+use agentapi_test_postgres::cluster::Release;
+use agentapi_test_postgres::jwt;
 
 /// Tables that are nothing but credentials, or of the functions alone.
 const OF_NOBODY: [&str; 5] = ["host_credentials", "host_enrolments", "idempotency_keys", "login_codes", "logins"];

@@ -4,9 +4,9 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::cluster::{Cluster, Release};
-use crate::jwt;
 use crate::rest::{Caller, Rest, audit};
+use agentapi_test_postgres::cluster::{Cluster, Release};
+use agentapi_test_postgres::jwt;
 
 /// The secret that the control plane proves itself with.
 pub(crate) const PROOF: &str = "a-secret-of-the-control-plane";

@@ -2,9 +2,9 @@
 //! supervisor can be tested against alone.
 
 pub mod attempt;
-pub mod dir;
 pub mod plane;
 pub mod process;
 pub mod product;
 pub mod viewer;
-pub mod wait;
+
+pub use agentapi_test_postgres::{dir, wait};

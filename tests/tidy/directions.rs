@@ -5,14 +5,16 @@ use crate::lexer::{below, code, modules, words};
 use crate::repository::{TextFile, files, read};
 
 /// A crate's folder and the crates of ours that it may link. Fuzz targets link what they feed.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 9] = [
     ("shared", &[]),
     ("supervisor", &["agentapi-shared"]),
     ("supervisor/shim", &["agentapi-shared"]),
     ("supervisor/egress", &["agentapi-shared"]),
-    ("controlplane", &["agentapi-shared"]),
+    // Its tests run the store on what the other tests run on.
+    ("controlplane", &["agentapi-shared", "agentapi-test-postgres"]),
     ("cli", &["agentapi-shared"]),
-    ("tests", &["agentapi-shared"]),
+    ("tests", &["agentapi-shared", "agentapi-test-postgres"]),
+    ("tests/postgres", &[]),
     ("fuzz", &["agentapi-shared", "agentapi-shim"]),
 ];
 
@@ -133,6 +135,9 @@ fn crates_link_only_what_lies_below_them() {
             }
         }
     }
+    let product = dependencies(&read("controlplane/Cargo.toml"));
+    assert!(product.iter().any(|name| name == "agentapi-shared"), "the manifest is read: {product:?}");
+    violations.extend(product.into_iter().filter(|name| name.starts_with("agentapi-test-")));
     assert_none("supervisor -> shared <- controlplane, cli -> shared, and nothing else", &violations);
 }
 

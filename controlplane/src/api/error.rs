@@ -140,9 +140,6 @@ impl From<DomainError> for ApiError {
             DomainError::HostTimeout => Self::new(S::GATEWAY_TIMEOUT, "host_timeout", detail),
             DomainError::Busy(_) => Self::new(S::SERVICE_UNAVAILABLE, "busy", detail),
             DomainError::Host(refused) => of_host(&refused),
-            DomainError::Store(StoreError::Forbidden) => {
-                Self::new(S::FORBIDDEN, "forbidden", "your role does not allow this")
-            }
             DomainError::Store(error) => of_store(&error),
         }
     }
@@ -165,12 +162,26 @@ fn of_host(refused: &agentapi_shared::link::CommandError) -> ApiError {
 }
 
 fn of_store(failure: &StoreError) -> ApiError {
-    error!(error = failure as &dyn std::error::Error, source = ?std::error::Error::source(failure), "store");
-    ApiError::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "store_unavailable",
-        "the store does not answer; nothing was changed",
-    )
+    use StatusCode as S;
+    let detail = failure.to_string();
+    match failure {
+        StoreError::NotFound => {
+            ApiError::new(S::NOT_FOUND, "not_found", "there is nothing of this name that you can see")
+        }
+        StoreError::Forbidden => ApiError::new(S::FORBIDDEN, "forbidden", "your role does not allow this"),
+        StoreError::Unauthenticated => ApiError::unauthorized(),
+        StoreError::Quota(word) => ApiError::new(S::TOO_MANY_REQUESTS, word, detail),
+        StoreError::Refused(word) => ApiError::new(S::CONFLICT, word, detail),
+        StoreError::Stale => ApiError::new(S::CONFLICT, "conflict", detail),
+        StoreError::Unavailable(_) => {
+            error!(error = failure as &dyn std::error::Error, source = ?std::error::Error::source(failure), "store");
+            ApiError::new(
+                S::SERVICE_UNAVAILABLE,
+                "store_unavailable",
+                "the store does not answer; try again in a moment",
+            )
+        }
+    }
 }
 
 impl From<StoreError> for ApiError {

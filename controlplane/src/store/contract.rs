@@ -61,9 +61,19 @@ fn new_session() -> NewSession {
     }
 }
 
+/// A secret's hash, as every store takes it.
+fn hash(secret: &str) -> String {
+    crate::auth::sha256_hex(secret.as_bytes())
+}
+
+/// The record of a create; a store may refuse another there, since a quota counts these.
+fn create_entry() -> AuditEntry {
+    AuditEntry { action: "session.create".into(), ..entry() }
+}
+
 impl Subject {
     async fn create(&self, tenant: TenantContext) -> SessionRecord {
-        match self.store.create_session(tenant.clone(), new_session(), None, entry()).await.unwrap() {
+        match self.store.create_session(tenant.clone(), new_session(), None, create_entry()).await.unwrap() {
             Created::New(record) => *record,
             Created::Seen(replay) => panic!("{replay:?}"),
         }
@@ -220,10 +230,12 @@ async fn an_idempotency_key_is_taken_once(subject: &Subject) {
     // With a create: both or neither.
     let created = IdempotencyKey { route: "create".to_owned(), ..key("a") };
     let new = new_session();
-    let first = store.create_session(subject.ours.clone(), new.clone(), Some(created.clone()), entry()).await.unwrap();
+    let first =
+        store.create_session(subject.ours.clone(), new.clone(), Some(created.clone()), create_entry()).await.unwrap();
     assert!(matches!(first, Created::New(_)));
     let again = NewSession { id: SessionId::generate(), ..new };
-    let second = store.create_session(subject.ours.clone(), again.clone(), Some(created), entry()).await.unwrap();
+    let second =
+        store.create_session(subject.ours.clone(), again.clone(), Some(created), create_entry()).await.unwrap();
     assert_eq!(second, Created::Seen(Replay::InFlight));
     assert!(matches!(store.session(Scope::System, again.id).await, Err(StoreError::NotFound)));
 }
@@ -231,21 +243,21 @@ async fn an_idempotency_key_is_taken_once(subject: &Subject) {
 async fn a_login_code_works_once_and_in_time(subject: &Subject) {
     let store = &subject.store;
     let (soon, later) = (NOW + Duration::MINUTE, NOW + Duration::DAY);
-    store.create_login_code(subject.ours.clone(), "code".to_owned(), soon, entry()).await.unwrap();
+    store.create_login_code(subject.ours.clone(), hash("code"), soon, entry()).await.unwrap();
     let redeem = async |code: &str, at| {
         let audit = AuditEntry { at, ..entry() };
-        store.redeem_login_code(code.to_owned(), format!("cookie-{code}"), later, audit).await.unwrap()
+        store.redeem_login_code(hash(code), hash(&format!("cookie-{code}")), later, audit).await.unwrap()
     };
     assert_eq!(redeem("other", NOW).await, None);
     assert_eq!(redeem("code", NOW).await.map(|holder| holder.user), Some(subject.ours.user));
     assert_eq!(redeem("code", NOW).await, None);
-    store.create_login_code(subject.ours.clone(), "late".to_owned(), soon, entry()).await.unwrap();
+    store.create_login_code(subject.ours.clone(), hash("late"), soon, entry()).await.unwrap();
     assert_eq!(redeem("late", NOW + Duration::HOUR).await, None);
     let who =
-        async |at| store.browser_session("cookie-code".to_owned(), at).await.unwrap().map(|session| session.holder.org);
+        async |at| store.browser_session(hash("cookie-code"), at).await.unwrap().map(|session| session.holder.org);
     assert_eq!(who(NOW).await, Some(subject.ours.org));
     assert_eq!(who(later).await, None);
-    store.end_browser_session(subject.ours.clone(), "cookie-code".to_owned(), entry()).await.unwrap();
+    store.end_browser_session(subject.ours.clone(), hash("cookie-code"), entry()).await.unwrap();
     assert_eq!(who(NOW).await, None);
 }
 
@@ -253,15 +265,15 @@ async fn a_token_leads_to_its_holder(subject: &Subject) {
     let store = &subject.store;
     let holder = TokenHolder::User { org: subject.theirs.org, user: subject.theirs.user };
     for _ in 0..2 {
-        store.register_token("user".to_owned(), holder, NOW).await.unwrap();
-        store.register_token("host".to_owned(), TokenHolder::Host(LOCAL_HOST), NOW).await.unwrap();
+        store.register_token(hash("user"), holder, NOW).await.unwrap();
+        store.register_token(hash("host"), TokenHolder::Host(LOCAL_HOST), NOW).await.unwrap();
     }
-    let found = store.token("user".to_owned()).await.unwrap();
+    let found = store.token(hash("user")).await.unwrap();
     assert!(
         matches!(found, Some(Holder::User(found)) if found.user == subject.theirs.user && found.role == Role::Member)
     );
-    assert_eq!(store.token("host".to_owned()).await.unwrap(), Some(Holder::Host(LOCAL_HOST)));
-    assert_eq!(store.token("nobody".to_owned()).await.unwrap(), None);
+    assert_eq!(store.token(hash("host")).await.unwrap(), Some(Holder::Host(LOCAL_HOST)));
+    assert_eq!(store.token(hash("nobody")).await.unwrap(), None);
 }
 
 async fn the_outbox_number_only_grows(subject: &Subject) {

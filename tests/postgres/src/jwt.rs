@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// The project's secret.
-pub(crate) const SECRET: &str = "the-secret-of-a-project-that-exists-for-one-test";
+pub const SECRET: &str = "the-secret-of-a-project-that-exists-for-one-test";
 
 /// The claims of a person's token, good for an hour.
-pub(crate) fn claims(sub: Uuid) -> Value {
+#[must_use]
+pub fn claims(sub: Uuid) -> Value {
     json!({
         "sub": sub, "role": "authenticated", "aud": "authenticated", "exp": now() + 3600, "iat": now(),
         "iss": "https://project.example/auth/v1", "is_anonymous": false
@@ -18,17 +19,20 @@ pub(crate) fn claims(sub: Uuid) -> Value {
 }
 
 /// The claims of the service role's token.
-pub(crate) fn service_claims() -> Value {
+#[must_use]
+pub fn service_claims() -> Value {
     json!({ "role": "service_role", "iss": "supabase", "exp": now() + 3600 })
 }
 
 /// Seconds since 1970.
-pub(crate) fn now() -> u64 {
+#[must_use]
+pub fn now() -> u64 {
     std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs())
 }
 
 /// A token with these claims, signed with `secret`.
-pub(crate) fn signed(claims: &Value, secret: &str) -> String {
+#[must_use]
+pub fn signed(claims: &Value, secret: &str) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let text = format!("{}.{}", part(&json!({ "alg": "HS256", "typ": "JWT" })), part(claims));
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), text.as_bytes());
@@ -36,17 +40,20 @@ pub(crate) fn signed(claims: &Value, secret: &str) -> String {
 }
 
 /// A token that says of itself that it needs no signature.
-pub(crate) fn unsigned(claims: &Value) -> String {
+#[must_use]
+pub fn unsigned(claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     format!("{}.{}.", part(&json!({ "alg": "none", "typ": "JWT" })), part(claims))
 }
 
 /// SHA-256 as hexadecimal text, as the functions take it.
-pub(crate) fn sha256_hex(text: &str) -> String {
+#[must_use]
+pub fn sha256_hex(text: &str) -> String {
     sha256(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256.
-pub(crate) fn sha256(bytes: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
 }

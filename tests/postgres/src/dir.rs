@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use agentapi_shared::SessionId;
+use uuid::Uuid;
 
 /// A new directory below the system's temporary one; removed when dropped.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl TempDir {
         reason = "it makes something in the world; a test without it is no test"
     )]
     pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("agentapi-test-{}", SessionId::generate()));
+        let path = std::env::temp_dir().join(format!("agentapi-test-{}", Uuid::now_v7()));
         std::fs::create_dir(&path).expect("a directory for the test");
         Self(path)
     }

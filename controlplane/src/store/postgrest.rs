@@ -1,0 +1,126 @@
+//! The store of many tenants: Postgres behind PostgREST, as Supabase has them.
+//!
+//! A caller's request carries the caller's own token, and row level security decides; jobs carry the key of the service role. The two are two
+//! types, [`callers::AsCaller`] and [`jobs::AsService`], so that no request of a caller gets the service role by mistake. Writes are functions of
+//! the schema, each one transaction with its audit record.
+
+mod audit;
+mod callers;
+mod checks;
+mod client;
+mod credentials;
+mod egress;
+mod error;
+pub mod filter;
+mod hosts;
+mod idempotency;
+mod jobs;
+mod proof;
+mod rows;
+mod sessions;
+pub mod tokens;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use agentapi_shared::HostId;
+
+use super::records::TenantContext;
+use super::{Answer, Scope, Store, StoreError};
+use callers::AsCaller;
+use client::Client;
+use error::{Failure, Party};
+use jobs::AsService;
+use sessions::KnownOrgs;
+use tokens::TokenSource;
+
+pub use checks::OpenError;
+pub use client::Project;
+
+/// Rows that are asked for at once where all are wanted.
+const PAGE_ROWS: u32 = 500;
+
+/// A project's store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Postgrest {
+    client: Client,
+    tokens: Arc<dyn TokenSource>,
+    orgs: Arc<KnownOrgs>,
+}
+
+impl Postgrest {
+    /// A client of a project, which is not asked anything yet. `tokens` speaks for callers who brought no token of the project.
+    pub fn new(project: Arc<dyn Project>, tokens: Arc<dyn TokenSource>) -> Result<Self, OpenError> {
+        let client = Client::new(project).map_err(OpenError::Client)?;
+        Ok(Self { client, tokens, orgs: Arc::default() })
+    }
+
+    /// The same with another deadline for a request.
+    #[cfg(test)]
+    fn patient(self, deadline: std::time::Duration) -> Self {
+        Self { client: self.client.patient(deadline), ..self }
+    }
+
+    fn as_service(&self) -> AsService<'_> {
+        AsService::new(&self.client)
+    }
+
+    fn as_caller(&self, tenant: &TenantContext) -> Result<AsCaller<'_>, StoreError> {
+        let token = match &tenant.token {
+            Some(token) => token.clone(),
+            None => {
+                let made = self.tokens.token(tenant);
+                made.map_err(|error| Failure::NoToken(error).into_store_error(Party::Caller))?
+            }
+        };
+        Ok(AsCaller::new(&self.client, token, tenant.org))
+    }
+
+    /// Makes a shared host, or changes nothing if it is there.
+    pub async fn create_host(&self, host: HostId, name: &str) -> Result<(), StoreError> {
+        let entry = super::records::AuditEntry {
+            id: agentapi_shared::EventId::generate(),
+            at: time::OffsetDateTime::now_utc(),
+            action: "host.create".into(),
+            channel: "system",
+            session: None,
+            host: Some(host),
+            detail: serde_json::Value::Null,
+        };
+        let audit = rows::audit(rows::PLATFORM, rows::Actor::System, &entry);
+        self.as_service().create_host(host, None, name, audit).await
+    }
+}
+
+/// The host in whose name a job acts.
+fn host_of(scope: &Scope) -> Option<HostId> {
+    match scope {
+        Scope::Host(host) => Some(*host),
+        Scope::Tenant(_) | Scope::System => None,
+    }
+}
+
+/// Every row of what comes in pages, each asked for after the last row of the one before. It ends with an empty page: the server may give fewer
+/// than asked for.
+async fn all_rows<T, F>(mut page: impl FnMut(Option<&T>) -> F) -> Result<Vec<T>, StoreError>
+where
+    F: Future<Output = Result<Vec<T>, StoreError>>,
+{
+    let mut all = Vec::new();
+    loop {
+        let next = page(all.last()).await?;
+        if next.is_empty() {
+            return Ok(all);
+        }
+        all.extend(next);
+    }
+}
+
+impl Store for Postgrest {
+    fn ping(&self) -> Answer<'_, ()> {
+        Box::pin(async move { self.as_service().schema_version().await.map(drop) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Tables `user_sessions` and `spawns`.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use agentapi_shared::{HostId, OrgId, SessionId};
+
+use super::callers::CreatedRow;
+use super::filter::{Filter, Query};
+use super::rows::{self, Actor, SESSION_COLUMNS, SessionRow};
+use super::{Postgrest, host_of};
+use crate::store::records::{
+    AuditEntry, IdempotencyKey, NewSession, SessionChange, SessionFilter, SessionRecord, TenantContext,
+};
+use crate::store::{Answer, Created, OutboxSeen, Scope, SessionStore, StoreError};
+
+/// Spawns that are read of a session: the newest. Far more than anybody restarts one.
+pub(super) const SPAWNS_MAX: u32 = 1000;
+
+/// Sessions whose organisation is remembered. Overflow: all are forgotten, and asked for when they are needed.
+const KNOWN_MAX: usize = 20_000;
+
+/// Whose sessions are: an audit record must name the organisation before the database is asked, and that of a session never changes.
+#[derive(Debug, Default)]
+pub(super) struct KnownOrgs(Mutex<HashMap<SessionId, OrgId>>);
+
+impl KnownOrgs {
+    fn get(&self, id: SessionId) -> Option<OrgId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+    }
+
+    fn learn(&self, id: SessionId, org: OrgId) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(id, org);
+    }
+}
+
+/// One session with its spawns.
+pub(super) fn one(id: SessionId) -> Query {
+    Query::of("user_sessions", SESSION_COLUMNS).only(&Filter::eq("id", &id)).page("spawns", "number.desc", SPAWNS_MAX)
+}
+
+impl Postgrest {
+    fn record(&self, row: SessionRow) -> SessionRecord {
+        let record = SessionRecord::from(row);
+        self.orgs.learn(record.id, record.org);
+        record
+    }
+
+    fn records(&self, found: Vec<SessionRow>) -> Vec<SessionRecord> {
+        found.into_iter().map(|row| self.record(row)).collect()
+    }
+
+    /// Whose a session is.
+    pub(super) async fn org_of(&self, id: SessionId) -> Result<OrgId, StoreError> {
+        if let Some(org) = self.orgs.get(id) {
+            return Ok(org);
+        }
+        let org = self.as_service().org_of(id).await?;
+        self.orgs.learn(id, org);
+        Ok(org)
+    }
+}
+
+/// In whose name a job writes a record.
+pub(super) fn actor_of(scope: &Scope) -> Actor {
+    match scope {
+        Scope::Tenant(tenant) => Actor::tenant(tenant),
+        Scope::Host(host) => Actor::Host(*host),
+        Scope::System => Actor::System,
+    }
+}
+
+impl SessionStore for Postgrest {
+    fn create_session(
+        &self,
+        tenant: TenantContext,
+        new: NewSession,
+        key: Option<IdempotencyKey>,
+        audit: AuditEntry,
+    ) -> Answer<'_, Created> {
+        Box::pin(async move {
+            let audit = rows::audit(tenant.org, Actor::tenant(&tenant), &audit);
+            let caller = self.as_caller(&tenant)?;
+            Ok(match caller.create_session(rows::new_session(&new), key.as_ref(), audit).await? {
+                CreatedRow::Session(row) => Created::New(Box::new(self.record(*row))),
+                CreatedRow::Replay(replay) => Created::Seen(replay.into()),
+            })
+        })
+    }
+
+    fn session(&self, scope: Scope, id: SessionId) -> Answer<'_, SessionRecord> {
+        Box::pin(async move {
+            let row = match &scope {
+                Scope::Tenant(tenant) => self.as_caller(tenant)?.session(id).await?,
+                Scope::Host(_) | Scope::System => self.as_service().session(host_of(&scope), id).await?,
+            };
+            Ok(self.record(row))
+        })
+    }
+
+    fn sessions(&self, tenant: TenantContext, filter: SessionFilter) -> Answer<'_, Vec<SessionRecord>> {
+        Box::pin(async move { Ok(self.records(self.as_caller(&tenant)?.sessions_page(&filter).await?)) })
+    }
+
+    fn unsettled(&self, host: Option<HostId>) -> Answer<'_, Vec<SessionRecord>> {
+        Box::pin(async move { Ok(self.records(self.as_service().unsettled(host).await?)) })
+    }
+
+    fn update_session(
+        &self,
+        scope: Scope,
+        id: SessionId,
+        revision: u64,
+        change: SessionChange,
+        audit: Option<AuditEntry>,
+        seen: OutboxSeen,
+    ) -> Answer<'_, SessionRecord> {
+        Box::pin(async move {
+            let change = rows::change(&change);
+            let row = if let Scope::Tenant(tenant) = &scope {
+                let audit = audit.map(|entry| rows::audit(tenant.org, Actor::tenant(tenant), &entry));
+                self.as_caller(tenant)?.update_session(id, revision, change, audit).await?
+            } else {
+                let audit = match audit {
+                    Some(entry) => Some(rows::audit(self.org_of(id).await?, actor_of(&scope), &entry)),
+                    None => None,
+                };
+                let seen = seen.map(|(_, number)| number);
+                self.as_service().update_session(host_of(&scope), id, revision, change, audit, seen).await?
+            };
+            Ok(self.record(row))
+        })
+    }
+
+    fn purge_session(&self, scope: Scope, id: SessionId, audit: AuditEntry) -> Answer<'_, ()> {
+        Box::pin(async move {
+            if let Scope::Tenant(tenant) = &scope {
+                let audit = rows::audit(tenant.org, Actor::tenant(tenant), &audit);
+                return self.as_caller(tenant)?.purge_session(id, audit).await;
+            }
+            let org = match self.org_of(id).await {
+                // One that is gone is removed.
+                Err(StoreError::NotFound) => return Ok(()),
+                other => other?,
+            };
+            let audit = rows::audit(org, actor_of(&scope), &audit);
+            self.as_service().purge_session(host_of(&scope), id, audit).await
+        })
+    }
+}
