@@ -20,6 +20,7 @@ pub mod relay;
 pub mod server;
 pub mod sockets;
 pub mod store;
+pub mod stores;
 mod ws_frame;
 
 #[cfg(test)]

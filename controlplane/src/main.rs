@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use agentapi_controlplane::api::openapi_json;
 use agentapi_controlplane::config::{Cli, Config, Verb};
+use agentapi_controlplane::identity::project::ProjectKeys;
 use agentapi_controlplane::server::Server;
 use agentapi_shared::runtime::{Notice, exit_with_parent, init_telemetry, notify_manager};
 use clap::Parser as _;
@@ -25,12 +26,16 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
+    let project = match ProjectKeys::open(|name| std::env::var(name).ok()) {
+        Ok(project) => project,
+        Err(error) => return fail(&error),
+    };
     if check_only {
         return ExitCode::SUCCESS;
     }
     init_telemetry(&config.log_filter, config.log_format);
     match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(&config)),
+        Ok(runtime) => runtime.block_on(serve(&config, project)),
         Err(error) => fail(&error),
     }
 }
@@ -40,13 +45,13 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
 }
 
-async fn serve(config: &Config) -> ExitCode {
+async fn serve(config: &Config, project: Option<ProjectKeys>) -> ExitCode {
     // Signals are taken from here on, so that one during the start is not lost.
     let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
         (Err(error), _) | (_, Err(error)) => return fail(&error),
     };
-    let server = match Server::bind(config).await {
+    let server = match Server::bind(config, project).await {
         Ok(server) => server,
         Err(error) => return fail(&error),
     };

@@ -16,14 +16,13 @@ use tracing::{debug, info, warn};
 
 use crate::api::{self, Api};
 use crate::auth::{HOST_TOKEN_PREFIX, USER_TOKEN_PREFIX};
-use crate::clock;
 use crate::config::Config;
 use crate::credentials::{self, CredentialError};
+use crate::identity::project::ProjectKeys;
 use crate::limits::{Limits, Rates};
 use crate::plane::Plane;
-use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN, LOCAL_HOST, TokenHolder};
-use crate::store::sqlite::{OpenError, Sqlite};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::stores::{Stores, StoresError};
 
 /// A client that does not finish its headers is dropped.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,9 +44,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
-    /// The database.
-    #[error("cannot open the store")]
-    Store(#[from] OpenError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoresError),
     /// A credential.
     #[error("cannot keep a credential")]
     Credential(#[from] CredentialError),
@@ -79,28 +78,27 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens everything. Whatever can fail at start fails here.
-    pub async fn bind(config: &Config) -> Result<Self, StartError> {
+    /// Opens everything, in a Supabase project if there is one. Whatever can fail at start fails here.
+    pub async fn bind(config: &Config, project: Option<ProjectKeys>) -> Result<Self, StartError> {
         let dir = &config.data_dir;
         make_private(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
-        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&dir.join("controlplane.db"))?);
+        let stores = Stores::open(dir, project).await?;
         let (listener, address) = listen(config.listen).await?;
         let metrics = match config.metrics_listen {
             Some(address) => Some(listen(address).await?.0),
             None => None,
         };
-        if let Some(path) = &config.credentials_file {
+        if let Some(path) = config.credentials_file.as_ref().filter(|_| stores.has_local_admin()) {
             let token = credentials::keep(path, &format!("http://{address}"), USER_TOKEN_PREFIX)?;
-            let admin = TokenHolder::User { org: DEFAULT_ORG, user: LOCAL_ADMIN };
-            register(&store, token.hash(), admin).await?;
+            stores.register_admin(token.hash()).await.map_err(StartError::Register)?;
         }
         if let Some(path) = &config.host_credential_file {
             let url = format!("ws://{address}{}", agentapi_shared::link::PATH);
             let token = credentials::keep(path, &url, HOST_TOKEN_PREFIX)?;
-            register(&store, token.hash(), TokenHolder::Host(LOCAL_HOST)).await?;
+            stores.register_host(token.hash()).await.map_err(StartError::Register)?;
         }
         let tasks = TaskGroup::new();
-        let plane = Plane::new(store, manifests()?, tasks.clone());
+        let plane = Plane::new(stores.store(), manifests()?, tasks.clone());
         Ok(Self { listener, address, metrics, plane, tasks, rates: config.rates })
     }
 
@@ -194,10 +192,6 @@ async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, S
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,
     }
-}
-
-async fn register(store: &Arc<dyn Store>, hash: String, holder: TokenHolder) -> Result<(), StartError> {
-    store.register_token(hash, holder, clock::now()).await.map_err(StartError::Register)
 }
 
 /// The database holds what only its owner may read.

@@ -62,7 +62,7 @@ impl Harness {
     }
 
     async fn start_in(dir: PathBuf, config: &Config) -> Self {
-        let server = Server::bind(config).await.unwrap();
+        let server = Server::bind(config, None).await.unwrap();
         let token = |name: &str| -> String {
             let text = std::fs::read_to_string(dir.join(name)).unwrap();
             serde_json::from_str::<Value>(&text).unwrap()["token"].as_str().unwrap().to_owned()

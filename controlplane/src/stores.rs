@@ -1,0 +1,120 @@
+//! Which store there is: that of a Supabase project if the environment names one, else the embedded one.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+
+use crate::auth::Secret;
+use crate::identity::project::ProjectKeys;
+use crate::store::postgrest::tokens::{SharedSecret, TokenSource};
+use crate::store::postgrest::{self, Postgrest, Project};
+use crate::store::records::{CallerToken, DEFAULT_ORG, LOCAL_ADMIN, LOCAL_HOST, TenantContext, TokenHolder};
+use crate::store::sqlite::{self, Sqlite};
+use crate::store::{Store, StoreError};
+use crate::{clock, store};
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoresError {
+    /// The embedded one.
+    #[error("cannot open the store")]
+    Embedded(#[from] sqlite::OpenError),
+    /// The project's.
+    #[error("cannot use the Supabase project")]
+    Project(#[from] postgrest::OpenError),
+}
+
+/// A store, and who is in it from the start.
+#[derive(Debug, Clone)]
+pub enum Stores {
+    /// With a local organisation, its owner and its host.
+    Embedded(Sqlite),
+    /// With whom its functions made.
+    Project(Postgrest),
+}
+
+impl Stores {
+    /// Opens it. Whatever is wrong with a project is found here.
+    pub async fn open(dir: &Path, project: Option<ProjectKeys>) -> Result<Self, StoresError> {
+        let Some(keys) = project else { return Ok(Self::Embedded(Sqlite::open(&dir.join("controlplane.db"))?)) };
+        let tokens = Arc::new(ProjectTokens { keys: keys.clone(), signer: Mutex::default() });
+        let store = Postgrest::new(Arc::new(keys), tokens)?;
+        store.check().await?;
+        Ok(Self::Project(store))
+    }
+
+    /// As everything else sees it.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(store) => Arc::new(store.clone()),
+            Self::Project(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// Whether a local admin is there without anybody making them. In a project nobody is: owners are made by name.
+    #[must_use]
+    pub fn has_local_admin(&self) -> bool {
+        matches!(self, Self::Embedded(_))
+    }
+
+    /// Makes the local admin's token good.
+    pub async fn register_admin(&self, hash: String) -> Result<(), StoreError> {
+        let admin = TokenHolder::User { org: DEFAULT_ORG, user: LOCAL_ADMIN };
+        store::CredentialStore::register_token(&*self.store(), hash, admin, clock::now()).await
+    }
+
+    /// Makes the local host's token good, and the host, where it is not there.
+    pub async fn register_host(&self, hash: String) -> Result<(), StoreError> {
+        if let Self::Project(store) = self {
+            store.create_host(LOCAL_HOST, "local").await?;
+        }
+        store::CredentialStore::register_token(&*self.store(), hash, TokenHolder::Host(LOCAL_HOST), clock::now()).await
+    }
+}
+
+impl Project for ProjectKeys {
+    fn rest_url(&self) -> &Url {
+        Self::rest_url(self)
+    }
+
+    fn service_headers(&self) -> HeaderMap {
+        Self::service_headers(self)
+    }
+
+    fn caller_headers(&self, token: &CallerToken) -> HeaderMap {
+        Self::caller_headers(self, token)
+    }
+}
+
+/// No token can be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the project has no secret (SUPABASE_JWT_SECRET) that a token for this caller could be signed with")]
+struct NoSecret;
+
+/// Tokens signed with the secret that the project has now.
+#[derive(Debug)]
+struct ProjectTokens {
+    keys: ProjectKeys,
+    signer: Mutex<Option<(Secret, Arc<SharedSecret>)>>,
+}
+
+impl TokenSource for ProjectTokens {
+    fn token(&self, tenant: &TenantContext) -> Result<CallerToken, Box<dyn std::error::Error + Send + Sync>> {
+        let secret = self.keys.jwt_secret().ok_or(NoSecret)?;
+        let signer = {
+            let mut known = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*known {
+                Some((of, signer)) if *of == secret => signer.clone(),
+                _ => {
+                    let signer = Arc::new(SharedSecret::new(secret.expose()));
+                    *known = Some((secret, signer.clone()));
+                    signer
+                }
+            }
+        };
+        signer.token(tenant)
+    }
+}
