@@ -4,6 +4,8 @@
 
 pub mod agent;
 pub mod api;
+#[cfg(feature = "audit")]
+pub mod audit;
 pub mod egress;
 pub mod exit;
 pub mod frame;
