@@ -1,5 +1,6 @@
 //! The command line: what can be said, and what it says about itself. Nothing here does anything.
 
+mod audit;
 mod session;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap_complete::Shell;
 
 use crate::failure::EXIT_CODES_HELP;
 
+pub(crate) use audit::*;
 pub(crate) use session::*;
 
 /// Runs coding agents in terminals of their own, on this machine and on others.
@@ -75,6 +77,9 @@ pub(crate) enum Command {
     /// Hosts that run sessions
     #[command(subcommand)]
     Host(HostCommand),
+    /// The audit trail: who did what, and whether it is whole
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print the version
     Version,
     /// Print completions for a shell

@@ -8,11 +8,12 @@ mod problem;
 use std::time::Duration;
 
 use agentapi_shared::api::{
-    Agent, CreateSession, Host, InputWritten, LIMIT_MAX, LoginCode, Page, ResizeSession, RestartSession, ScreenFormat,
-    ScreenResponse, SendInput, Session,
+    Agent, AuditRecord, CreateSession, Host, InputWritten, LIMIT_MAX, LoginCode, Page, ResizeSession, RestartSession,
+    ScreenFormat, ScreenResponse, SendInput, Session,
 };
 use agentapi_shared::egress::{EgressDecision, EgressVerdict};
 use agentapi_shared::{SessionId, WindowSize};
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, Response, Url};
 use serde::Serialize;
@@ -161,6 +162,38 @@ impl Client {
     /// `GET /agents`.
     pub(crate) async fn agents(&self) -> Result<Vec<Agent>, Failure> {
         self.pages("agents", &Vec::new()).await
+    }
+
+    /// `GET /audit`, at most so many.
+    pub(crate) async fn audit(&self, query: &Query<'_>, count_max: usize) -> Result<Vec<AuditRecord>, Failure> {
+        let mut all: Vec<AuditRecord> = Vec::new();
+        let mut cursor = None;
+        while all.len() < count_max {
+            let mut query = query.clone();
+            query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+            // A page may be empty and have more behind it.
+            let page: Page<AuditRecord> = self.get("audit", &query).await?;
+            all.extend(page.data);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        all.truncate(count_max);
+        Ok(all)
+    }
+
+    /// `GET /audit/export`: a stream without a time limit, read with [`Self::chunk`].
+    pub(crate) async fn audit_export(&self, after: u64) -> Result<Response, Failure> {
+        self.execute(self.http.get(self.url("audit/export", &vec![("after", after.to_string())]))).await
+    }
+
+    /// The next bytes of an answer that is a stream; none at its end.
+    pub(crate) async fn chunk(&self, answer: &mut Response) -> Result<Option<Bytes>, Failure> {
+        answer.chunk().await.map_err(|error| {
+            let words = format!("the connection broke while the server answered: {}", innermost(&error));
+            Failure::new(ExitKind::Unreachable, words)
+        })
     }
 
     /// `POST /login-codes`.

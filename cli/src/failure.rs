@@ -22,6 +22,8 @@ pub(crate) enum ExitKind {
     Conflict = 6,
     /// A deadline passed.
     TimedOut = 7,
+    /// What was verified is not what it was.
+    Tampered = 8,
 }
 
 /// The long help of `agentapi help exit-codes`.
@@ -36,6 +38,7 @@ Exit codes of every command:
   5  the server refused the credential or the action (401, 403)
   6  a conflict: the session still runs, or another `up` does
   7  a time limit passed
+  8  `audit verify`: the trail is not what was recorded
 
 `session wait` ends with 0 when what it waited for is so, with 1 when it can no longer
 become so (the session ended before it ran), and with 7 after `--timeout`. With

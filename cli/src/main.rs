@@ -4,6 +4,7 @@
 
 mod args;
 mod attach;
+mod audit;
 mod backoff;
 mod client;
 mod config;
@@ -56,6 +57,7 @@ async fn dispatch(cli: Cli, env: &Environment) -> anyhow::Result<()> {
         Command::Session(command) => session::session(command, global, env).await,
         Command::Agent(command) => fleet::agent(command, global, env).await,
         Command::Host(command) => fleet::host(command, global, env).await,
+        Command::Audit(command) => audit::audit(command, global, env).await,
         Command::Version => version(global.json),
         Command::Completions { shell } => {
             let mut script = Vec::new();

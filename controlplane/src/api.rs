@@ -1,6 +1,7 @@
 //! The HTTP surface: one readable list of routes. Handlers translate; what is allowed and what follows is decided in `domain`.
 
 mod agents;
+mod audit;
 mod console;
 mod egress;
 mod error;
@@ -38,6 +39,10 @@ pub use well_known::router as well_known_router;
 /// A request body is never larger.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub std::net::IpAddr);
+
 /// What handlers share.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -64,6 +69,9 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(hosts::get))
         .routes(routes!(agents::list))
         .routes(routes!(events::stream))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
+        .routes(routes!(audit::key))
         .routes(routes!(login::create_code))
         .routes(routes!(login::login))
         .routes(routes!(login::logout))
@@ -82,7 +90,7 @@ pub fn router(api: Api) -> Router {
         .fallback(console::serve)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(request_id::number_and_explain))
+        .layer(middleware::from_fn_with_state(api.plane.clone(), request_id::number_and_explain))
         .layer(middleware::from_fn_with_state(api.clone(), limits::tell))
         .with_state(api)
 }

@@ -64,6 +64,9 @@ pub struct Options {
     /// Where the local host's url and token are kept; made at the first start.
     #[arg(long, value_name = "PATH", env = "AGENTAPI_CONTROLPLANE_HOST_CREDENTIAL_FILE")]
     pub host_credential_file: Option<PathBuf>,
+    /// Where the signed ends of the audit trail are kept; the data directory if absent.
+    #[arg(long, value_name = "DIR", env = "AGENTAPI_CONTROLPLANE_AUDIT_CHECKPOINT_DIR")]
+    pub audit_checkpoint_dir: Option<PathBuf>,
     /// End when this process ends.
     #[arg(long, value_name = "PID", env = "AGENTAPI_CONTROLPLANE_EXIT_WITH_PARENT")]
     pub exit_with_parent: Option<i32>,
@@ -101,6 +104,7 @@ struct File {
     data_dir: Option<PathBuf>,
     credentials_file: Option<PathBuf>,
     host_credential_file: Option<PathBuf>,
+    audit_checkpoint_dir: Option<PathBuf>,
     log_format: Option<LogFormatName>,
     log_filter: Option<String>,
 }
@@ -120,6 +124,8 @@ pub struct Config {
     pub credentials_file: Option<PathBuf>,
     /// The local host's credential; none: not written.
     pub host_credential_file: Option<PathBuf>,
+    /// Where checkpoints of the audit trail are kept; none: in the data directory.
+    pub audit_checkpoint_dir: Option<PathBuf>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// What is logged.
@@ -176,6 +182,7 @@ impl Config {
             data_dir,
             credentials_file: options.credentials_file.or(file.credentials_file),
             host_credential_file: options.host_credential_file.or(file.host_credential_file),
+            audit_checkpoint_dir: options.audit_checkpoint_dir.or(file.audit_checkpoint_dir),
             log_format: if format == LogFormatName::Json { LogFormat::Json } else { LogFormat::Text },
             log_filter: options.log_filter.or(file.log_filter).unwrap_or_else(|| "info".to_owned()),
         })

@@ -7,6 +7,7 @@ pub mod keys;
 pub mod policy;
 pub mod rules;
 pub mod sessions;
+pub mod trail;
 pub mod validate;
 
 use agentapi_shared::api::FieldError;

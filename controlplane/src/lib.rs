@@ -4,6 +4,7 @@
 //! terminal bytes between links and viewers without parsing them.
 
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod capability;
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod limits;
 pub mod metrics;
 pub mod plane;
 pub mod relay;
+pub mod request;
 pub mod server;
 pub mod sockets;
 pub mod store;

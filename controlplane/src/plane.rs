@@ -6,6 +6,7 @@ use agentapi_shared::agent::AgentManifest;
 use agentapi_shared::api::{Host, ServerEvent, Session};
 use agentapi_shared::runtime::TaskGroup;
 
+use crate::audit::Trail;
 use crate::domain::{hosts, rules};
 use crate::events::{Audience, Events};
 use crate::fleet::Fleet;
@@ -30,6 +31,8 @@ pub struct Plane {
     pub sockets: Sockets,
     /// What operators watch.
     pub metrics: Metrics,
+    /// The audit trail.
+    pub trail: Trail,
     /// The agents of this release.
     pub agents: Vec<AgentManifest>,
     /// Tasks of connections, links and jobs.
@@ -40,8 +43,10 @@ impl Plane {
     /// A control plane without connections.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, agents: Vec<AgentManifest>, tasks: TaskGroup) -> Arc<Self> {
+        let trail = Trail::start(store.clone(), &tasks);
         Arc::new_cyclic(|plane: &Weak<Self>| Self {
             store,
+            trail,
             fleet: Fleet::new(plane.clone()),
             events: Events::new(),
             hubs: Hubs::default(),

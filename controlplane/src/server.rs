@@ -1,6 +1,6 @@
 //! Binding, serving, ending in phases: stop accepting, tell viewers and hosts, wait for them under a limit.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,16 @@ use std::time::Duration;
 use agentapi_shared::agent::{ManifestError, manifests};
 use agentapi_shared::runtime::{OnEnd, TaskGroup};
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tower::ServiceExt as _;
 use tracing::{debug, info, warn};
 
 use crate::api::{self, Api};
+use crate::audit::{CheckpointError, Checkpoints};
 use crate::auth::{HOST_TOKEN_PREFIX, USER_TOKEN_PREFIX};
 use crate::config::Config;
 use crate::credentials::{self, CredentialError};
@@ -28,6 +31,8 @@ use crate::stores::{Stores, StoresError};
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections and links get this long to say goodbye.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
+/// What is not sealed and signed by then is at the next start.
+const AUDIT_GRACE: Duration = Duration::from_secs(3);
 /// After a failed accept (out of descriptors) the next try waits.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Buffer of a connection while it speaks HTTP.
@@ -53,6 +58,9 @@ pub enum StartError {
     /// A token.
     #[error("cannot register a token")]
     Register(#[source] StoreError),
+    /// Checkpoints of the audit trail.
+    #[error("cannot keep audit checkpoints")]
+    Checkpoints(#[from] CheckpointError),
     /// The embedded manifests.
     #[error("cannot read the agents")]
     Agents(#[from] ManifestError),
@@ -99,6 +107,8 @@ impl Server {
         }
         let tasks = TaskGroup::new();
         let plane = Plane::new(stores.store(), manifests()?, tasks.clone());
+        let checkpoints = Checkpoints::open(dir, config.audit_checkpoint_dir.as_deref().unwrap_or(dir))?;
+        plane.trail.keep_checkpoints(Arc::new(checkpoints), &tasks);
         Ok(Self { listener, address, metrics, plane, tasks, rates: config.rates })
     }
 
@@ -133,7 +143,7 @@ impl Server {
                 () = &mut stop => break,
             };
             match accepted {
-                Ok((stream, _)) => self.serve(stream, router.clone()),
+                Ok((stream, from)) => self.serve(stream, from.ip(), router.clone()),
                 Err(error) => {
                     warn!(%error, "accept failed");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -145,24 +155,31 @@ impl Server {
         if !self.tasks.drain(DRAIN_GRACE).await {
             warn!("some connections did not end in time");
         }
+        if tokio::time::timeout(AUDIT_GRACE, self.plane.trail.finish()).await.is_err() {
+            warn!("the audit trail was not sealed to its end in time; the next start does it");
+        }
     }
 
     fn api(&self) -> Api {
         Api { plane: self.plane.clone(), port: self.address.port(), limits: Arc::new(Limits::new(self.rates)) }
     }
 
-    fn serve(&self, stream: TcpStream, router: Router) {
+    fn serve(&self, stream: TcpStream, from: IpAddr, router: Router) {
         // Keystrokes must not wait for each other.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "nodelay not set");
         }
         let shutdown = self.tasks.cancelled();
+        let service = router.map_request(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(api::Peer(from));
+            request
+        });
         self.tasks.spawn("connection", OnEnd::Continue, async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
                 .max_buf_size(HTTP_BUFFER_BYTES)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
                 .with_upgrades();
             tokio::pin!(connection);
             let served = tokio::select! {

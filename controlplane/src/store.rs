@@ -15,10 +15,11 @@ use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::{HostId, SessionId};
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use records::{
-    AuditEntry, BrowserSession, EgressFilter, Holder, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange,
-    SessionFilter, SessionRecord, TenantContext, TokenHolder, UserHolder,
+    AuditEntry, AuditFilter, AuditHead, AuditPage, BrowserSession, EgressFilter, Holder, HostRecord, IdempotencyKey,
+    NewSession, Replay, SessionChange, SessionFilter, SessionRecord, TenantContext, TokenHolder, UserHolder,
 };
 
 /// The answer of a store method.
@@ -173,6 +174,14 @@ pub trait IdempotencyStore {
 pub trait AuditStore {
     /// Stores an audit entry that goes with no change here.
     fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()>;
+    /// Grows with each record that this process wrote, once it is there to be sealed.
+    fn audit_written(&self) -> watch::Receiver<u64>;
+    /// Chains some of the records that have no place yet, at most `max`; gives how many. 0: there are none, or another process is at it.
+    fn seal_audit(&self, max: u32) -> Answer<'_, u64>;
+    /// Where every chain ends.
+    fn audit_heads(&self) -> Answer<'_, Vec<AuditHead>>;
+    /// A page of an organisation's trail.
+    fn audit_records(&self, tenant: TenantContext, filter: AuditFilter) -> Answer<'_, AuditPage>;
 }
 
 /// See the module.

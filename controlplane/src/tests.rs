@@ -2,6 +2,7 @@
 //! real link protocol.
 
 mod api;
+mod audit;
 mod client;
 mod credentials;
 mod fleet;

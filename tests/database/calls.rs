@@ -335,6 +335,7 @@ fn service_calls(world: &World, things: &Things, over: Uuid) -> Vec<Call> {
             json!({ "p_org": org.id, "p_sessions_max": 5, "p_sessions_per_day_max": null }),
         ),
         call("job_seal_audit", None, json!({ "p_max": 1000 })),
+        call("job_audit_heads", None, json!({})),
         call("job_disable_user", Some((PLATFORM, "user.disable")), json!({ "p_user": member.id, "p_disabled": true })),
         call("job_erase_person", Some((PLATFORM, "user.erase")), json!({ "p_user": member.id })),
     ]

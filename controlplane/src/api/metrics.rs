@@ -20,7 +20,7 @@ pub fn router(plane: Arc<Plane>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(middleware::from_fn(request_id::number_and_explain))
+        .layer(middleware::from_fn_with_state(plane.clone(), request_id::number_and_explain))
         .with_state(plane)
 }
 

@@ -9,6 +9,7 @@ use super::{Api, ApiError, limits, origin};
 use crate::auth::Secret;
 use crate::clock;
 use crate::domain::policy::{Credential, Principal};
+use crate::request::{self, Caller};
 use crate::store::records::{BrowserSession, Holder};
 
 impl FromRequestParts<Api> for Principal {
@@ -20,7 +21,7 @@ impl FromRequestParts<Api> for Principal {
             let Some(Holder::User(holder)) = api.plane.store.token(hash.clone()).await? else {
                 return Err(ApiError::unauthorized());
             };
-            let principal = Self { holder, credential: Credential::Token(hash) };
+            let principal = known(Self { holder, credential: Credential::Token(hash) });
             limits::take(parts, api, &principal)?;
             return Ok(principal);
         }
@@ -28,12 +29,23 @@ impl FromRequestParts<Api> for Principal {
         let hash = cookie.hash();
         let session = api.plane.store.browser_session(hash.clone(), clock::now()).await?;
         let BrowserSession { holder, expires_at } = session.ok_or_else(ApiError::unauthorized)?;
+        let principal = known(Self { holder, credential: Credential::Browser { hash, expires_at } });
         // A browser sends cookies by itself: that a page of ours asked for it has to be shown.
         origin::check(parts, api.port)?;
-        let principal = Self { holder, credential: Credential::Browser { hash, expires_at } };
         limits::take(parts, api, &principal)?;
         Ok(principal)
     }
+}
+
+/// Whatever comes of the request, the audit trail says whom it is from.
+fn known(principal: Principal) -> Principal {
+    request::identify(Caller {
+        tenant: principal.tenant(),
+        name: principal.holder.name.clone(),
+        credential: principal.credential_id(),
+        channel: principal.channel(),
+    });
+    principal
 }
 
 /// The token of an `Authorization: Bearer` header; an error if the header is something else.

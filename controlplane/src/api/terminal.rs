@@ -7,6 +7,7 @@ use agentapi_shared::viewer::{Catchup, SUBPROTOCOL, ViewerMode};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::extract::{self, Params};
 use super::upgrade::Upgrade;
@@ -14,6 +15,7 @@ use super::{Api, ApiError};
 use crate::domain::policy::Principal;
 use crate::domain::{DomainError, audit, sessions};
 use crate::relay::{self, Attach, From, ViewerSocket};
+use crate::request;
 use crate::store::Scope;
 
 /// Open the terminal of a session (WebSocket, subprotocol `agentapi.terminal.v1`).
@@ -61,16 +63,26 @@ pub(super) async fn attach(
         mode,
         catchup: catchup.unwrap_or_default(),
         from,
-        actor: principal.actor(),
         socket: api.plane.sockets.enter(principal.credential_hash(), principal.expires_at()),
+        principal: principal.clone(),
     };
     let (answer, pending) = upgrade.accept();
     let plane = api.plane.clone();
-    api.plane.tasks.spawn("viewer", OnEnd::Continue, async move {
-        let Some((stream, read)) = pending.connection().await else { return };
-        let socket = ViewerSocket::new(stream, read).await;
-        relay::run(plane, record, attach, socket).await;
-    });
+    let view = async move {
+        let opened = Instant::now();
+        let reason = match pending.connection().await {
+            Some((stream, read)) => {
+                let socket = ViewerSocket::new(stream, read).await;
+                relay::run(plane.clone(), record, attach, socket).await
+            }
+            None => "never opened",
+        };
+        let detail = json!({ "mode": mode, "seconds": opened.elapsed().as_secs(), "reason": reason });
+        let entry = audit::of_session(&principal, "terminal.detach", id, detail);
+        plane.trail.later(Scope::Tenant(principal.tenant_of_late()), entry);
+    };
+    // What is recorded of it names the request that opened it.
+    api.plane.tasks.spawn("viewer", OnEnd::Continue, request::scope(request::current(), view));
     Ok(answer)
 }
 

@@ -12,6 +12,9 @@ use crate::store::records::{SessionFacts, SessionRecord, TenantContext, UserHold
 
 use super::DomainError;
 
+/// Enough to tell credentials apart.
+const CREDENTIAL_ID_CHARS: usize = 16;
+
 /// Who acts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
@@ -48,6 +51,12 @@ impl Principal {
         Actor::Member { user: self.holder.user, role: self.holder.role }
     }
 
+    /// In whose name it is recorded what they did some time ago: a token of then may be over.
+    #[must_use]
+    pub fn tenant_of_late(&self) -> TenantContext {
+        TenantContext { token: None, ..self.tenant() }
+    }
+
     /// The channel, as the audit trail names it.
     #[must_use]
     pub fn channel(&self) -> &'static str {
@@ -63,6 +72,12 @@ impl Principal {
         match &self.credential {
             Credential::Token(hash) | Credential::Browser { hash, .. } => hash,
         }
+    }
+
+    /// Names the credential in the audit trail: a part of its hash, with which nothing can be opened.
+    #[must_use]
+    pub fn credential_id(&self) -> String {
+        self.credential_hash().chars().take(CREDENTIAL_ID_CHARS).collect()
     }
 
     /// When the credential is over by itself, if it ever is.
@@ -116,6 +131,8 @@ pub enum Action {
     HostView,
     /// Enrol and revoke hosts.
     HostManage,
+    /// Read the organisation's audit trail.
+    AuditRead,
     /// See who one is, log in with a browser, log out.
     Account,
     /// Bring what a host has.
@@ -166,6 +183,7 @@ impl Action {
             Self::SessionShell => Needs::OnSession(Capability::SessionShell),
             Self::HostView => Needs::AnyOf(&[Capability::HostView]),
             Self::HostManage => Needs::AnyOf(&[Capability::HostManage]),
+            Self::AuditRead => Needs::AnyOf(&[Capability::AuditRead]),
             Self::Link => Needs::NoMember,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentapi_shared::egress::EgressVerdict;
 use agentapi_shared::link::{Command, HostMessage, OutboxItem, PlaneMessage, SpawnReport};
 use agentapi_shared::runtime::OnEnd;
 use agentapi_shared::{HostId, SessionId};
@@ -178,12 +179,14 @@ async fn store_item(plane: &Arc<Plane>, link: &Arc<Link>, seq: u64, item: Outbox
             }
         }
         OutboxItem::Audit { id, at, session, action, detail } => {
-            let entry =
-                AuditEntry { id, at, action: action.into(), channel: "link", session, host: Some(host), detail };
+            let entry = AuditEntry { id, at, action: action.into(), ..audit::of_host(host, "", session, detail) };
             plane.store.audit(Scope::Host(host), entry, seen).await?;
         }
         OutboxItem::Egress(decision) => {
             let verdict = decision.verdict;
+            if verdict == EgressVerdict::Denied {
+                plane.trail.egress_denied(host, &decision).await?;
+            }
             plane.store.record_egress(host, decision, seen).await?;
             plane.metrics.count_egress(verdict);
         }
@@ -235,6 +238,7 @@ async fn host_came(plane: &Arc<Plane>, host: HostId) -> Result<(), DomainError> 
 /// A host is no longer connected.
 pub(super) async fn host_went(plane: &Arc<Plane>, host: HostId) {
     plane.hubs.host_changed(host, false);
+    plane.trail.later(Scope::Host(host), audit::of_host(host, "host.disconnected", None, json!({})));
     let told = async {
         plane.store.host_seen(host, clock::now()).await?;
         plane.publish_host(plane.store.host(host).await?);

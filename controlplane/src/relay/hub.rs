@@ -171,16 +171,21 @@ impl Hub {
         self.changed.send_replace(());
     }
 
-    /// Makes a viewer the owner of the size. Tells whether that is new.
-    pub(super) fn take_size(&self, viewer: u64) -> bool {
+    /// Which session it is.
+    pub(super) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Makes a viewer the owner of the size. If that is new, tells who was it before.
+    pub(super) fn take_size(&self, viewer: u64) -> Option<Option<u64>> {
         let mut state = self.lock();
         if state.view.size_owner == Some(viewer) {
-            return false;
+            return None;
         }
-        state.view.size_owner = Some(viewer);
+        let before = state.view.size_owner.replace(viewer);
         drop(state);
         self.changed.send_replace(());
-        true
+        Some(before)
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {

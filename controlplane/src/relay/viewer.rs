@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::hub::{Seat, View};
 use super::socket::ViewerSocket;
-use crate::domain::policy::{self, Actor, Decision};
+use crate::domain::policy::{self, Decision, Principal};
 use crate::fleet::Drive;
 use crate::plane::Plane;
 use crate::sockets::{Lapse, LiveSocket};
@@ -53,7 +53,7 @@ pub struct Attach {
     /// Where it begins.
     pub from: From,
     /// Who it is.
-    pub actor: Actor,
+    pub principal: Principal,
     /// Its credential.
     pub socket: LiveSocket,
 }
@@ -88,10 +88,10 @@ impl std::convert::From<SocketError> for End {
 
 struct Viewer<S> {
     plane: Arc<Plane>,
+    principal: Principal,
     seat: Seat,
     socket: ViewerSocket<S>,
     mode: ViewerMode,
-    actor: Actor,
     /// The visibility under which it was allowed to watch.
     allowed_at: Visibility,
     flow: Flow,
@@ -109,8 +109,8 @@ struct Told {
     size_owner: Option<u64>,
 }
 
-/// Serves a viewer until it ends. `record` was read before the upgrade.
-pub async fn run<S>(plane: Arc<Plane>, record: SessionRecord, attach: Attach, socket: ViewerSocket<S>)
+/// Serves a viewer until it ends; says why it ended. `record` was read before the upgrade.
+pub async fn run<S>(plane: Arc<Plane>, record: SessionRecord, attach: Attach, socket: ViewerSocket<S>) -> &'static str
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -118,10 +118,10 @@ where
     let flow = Flow::new(attach.catchup, attach.from, record.spawn());
     let mut viewer = Viewer {
         plane: plane.clone(),
+        principal: attach.principal,
         seat,
         socket,
         mode: attach.mode,
-        actor: attach.actor,
         allowed_at: record.visibility,
         flow,
         told: Told::default(),
@@ -136,9 +136,9 @@ where
         () = shutdown.cancelled() => End::Close(close::GOING_AWAY, "the server ends"),
     };
     viewer.flow.leave();
-    if let End::Close(code, reason) = end {
-        let _in_time = tokio::time::timeout(Duration::from_secs(1), viewer.socket.close(code, reason)).await;
-    }
+    let End::Close(code, reason) = end else { return "gone" };
+    let _in_time = tokio::time::timeout(Duration::from_secs(1), viewer.socket.close(code, reason)).await;
+    reason
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
@@ -245,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
             return Ok(());
         }
         self.allowed_at = view.record.visibility;
-        match policy::decide(self.actor, action_of(self.mode), Some((&*view.record).into())) {
+        match policy::decide(self.principal.actor(), action_of(self.mode), Some((&*view.record).into())) {
             Decision::Allowed => Ok(()),
             _ => Err(End::Close(close::SESSION_GONE, "the session is shown to you no longer")),
         }

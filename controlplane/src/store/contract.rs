@@ -1,8 +1,11 @@
 //! What every store has to do, as one suite that each implementation runs. It speaks to the trait only.
 
+pub(super) mod audit;
+
 use std::sync::Arc;
 
 use agentapi_shared::api::{Limits, MountRequest, NetworkMode, Posture, SandboxRequest, Visibility};
+use agentapi_shared::audit::Personal;
 use agentapi_shared::egress::{EgressDecision, EgressVerdict};
 use agentapi_shared::{EventId, SessionId, SpawnState, WindowSize};
 use serde_json::json;
@@ -35,7 +38,12 @@ fn entry() -> AuditEntry {
         channel: "api",
         session: None,
         host: None,
-        detail: json!({}),
+        detail: json!({ "price": 1.5 }),
+        org: None,
+        job: AuditEntry::SYSTEM,
+        credential: None,
+        request: None,
+        personal: Personal { name: Some("Somebody".to_owned()), ..Personal::default() },
     }
 }
 
@@ -101,6 +109,7 @@ pub(super) async fn run(subject: &Subject) {
     the_outbox_number_only_grows(subject).await;
     unsettled_sessions_are_found(subject).await;
     decisions_are_kept_with_their_session(subject).await;
+    audit::run(subject).await;
 }
 
 async fn a_session_is_read_as_it_was_written(subject: &Subject) {

@@ -23,9 +23,12 @@ pub mod tokens;
 use std::future::Future;
 use std::sync::Arc;
 
-use agentapi_shared::HostId;
+use agentapi_shared::audit::{PLATFORM, Personal};
+use agentapi_shared::{EventId, HostId};
+use time::OffsetDateTime;
+use tokio::sync::watch;
 
-use super::records::TenantContext;
+use super::records::{AuditEntry, TenantContext};
 use super::{Answer, Scope, Store, StoreError};
 use callers::AsCaller;
 use client::Client;
@@ -46,13 +49,16 @@ pub struct Postgrest {
     client: Client,
     tokens: Arc<dyn TokenSource>,
     orgs: Arc<KnownOrgs>,
+    /// Counts what was written, for whoever seals it.
+    written: Arc<watch::Sender<u64>>,
 }
 
 impl Postgrest {
     /// A client of a project, which is not asked anything yet. `tokens` speaks for callers who brought no token of the project.
     pub fn new(project: Arc<dyn Project>, tokens: Arc<dyn TokenSource>) -> Result<Self, OpenError> {
-        let client = Client::new(project).map_err(OpenError::Client)?;
-        Ok(Self { client, tokens, orgs: Arc::default() })
+        let written = Arc::new(watch::Sender::new(0));
+        let client = Client::new(project, written.clone()).map_err(OpenError::Client)?;
+        Ok(Self { client, tokens, orgs: Arc::default(), written })
     }
 
     /// The same with another deadline for a request.
@@ -78,16 +84,21 @@ impl Postgrest {
 
     /// Makes a shared host, or changes nothing if it is there.
     pub async fn create_host(&self, host: HostId, name: &str) -> Result<(), StoreError> {
-        let entry = super::records::AuditEntry {
-            id: agentapi_shared::EventId::generate(),
-            at: time::OffsetDateTime::now_utc(),
+        let entry = AuditEntry {
+            id: EventId::generate(),
+            at: OffsetDateTime::now_utc(),
             action: "host.create".into(),
             channel: "system",
             session: None,
             host: Some(host),
             detail: serde_json::Value::Null,
+            org: Some(PLATFORM),
+            job: AuditEntry::SYSTEM,
+            credential: None,
+            request: None,
+            personal: Personal::default(),
         };
-        let audit = rows::audit(rows::PLATFORM, rows::Actor::System, &entry);
+        let audit = entry.argument(PLATFORM, &Scope::System);
         self.as_service().create_host(host, None, name, audit).await
     }
 }

@@ -1,15 +1,18 @@
 //! What the store keeps, as types. No rules: what may follow what is decided in `domain`.
 
+mod audit;
+
 use std::collections::BTreeMap;
 
 use agentapi_shared::api::{Posture, SandboxRequest, Visibility, Workspace};
 use agentapi_shared::egress::EgressVerdict;
 use agentapi_shared::link::HostFacts;
 use agentapi_shared::{EventId, Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
-use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::capability::Role;
+
+pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, SealedRecord};
 
 /// The organisation that exists from the first migration on.
 pub const DEFAULT_ORG: OrgId = OrgId::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001);
@@ -53,25 +56,6 @@ impl std::fmt::Debug for CallerToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("CallerToken(..)")
     }
-}
-
-/// One entry of the audit trail, written in the transaction of the change that it tells of.
-#[derive(Debug, Clone)]
-pub struct AuditEntry {
-    /// Its id.
-    pub id: EventId,
-    /// When.
-    pub at: OffsetDateTime,
-    /// Such as `session.create`.
-    pub action: std::borrow::Cow<'static, str>,
-    /// `api`, `web`, `link` or `system`.
-    pub channel: &'static str,
-    /// The session it is about.
-    pub session: Option<SessionId>,
-    /// The host it is about.
-    pub host: Option<HostId>,
-    /// More, without secrets.
-    pub detail: Value,
 }
 
 /// What the control plane wants of a session.

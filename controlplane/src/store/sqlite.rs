@@ -14,7 +14,7 @@ mod sessions;
 use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Answer, Store, StoreError};
 
@@ -22,12 +22,13 @@ use super::{Answer, Store, StoreError};
 const QUEUE_MAX: usize = 1024;
 
 /// Each migration runs once, in order, in a transaction of its own.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("sqlite/migrations/0001.sql"),
     include_str!("sqlite/migrations/0002.sql"),
     include_str!("sqlite/migrations/0003.sql"),
     include_str!("sqlite/migrations/0004.sql"),
     include_str!("sqlite/migrations/0005.sql"),
+    include_str!("sqlite/migrations/0006.sql"),
 ];
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -36,6 +37,8 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     queue: mpsc::Sender<Job>,
+    /// The newest audit record's place in the table.
+    audit_written: watch::Receiver<u64>,
 }
 
 /// Why the database could not be opened.
@@ -78,13 +81,20 @@ impl Sqlite {
         configure(&connection).map_err(named)?;
         migrate(&mut connection)?;
         let (queue, mut jobs) = mpsc::channel::<Job>(QUEUE_MAX);
+        let newest = audit::newest(&connection).map_err(named)?;
+        let (written, audit_written) = watch::channel(newest);
         let work = move || {
+            let mut changes = 0;
             while let Some(job) = jobs.blocking_recv() {
                 job(&mut connection);
+                // Asked only where something was written: reads are many.
+                if std::mem::replace(&mut changes, connection.total_changes()) != changes {
+                    audit::tell(&connection, &written);
+                }
             }
         };
         std::thread::Builder::new().name("sqlite".to_owned()).spawn(work).map_err(OpenError::Thread)?;
-        Ok(Self { queue })
+        Ok(Self { queue, audit_written })
     }
 
     /// Runs `work` in one transaction on the thread; it is committed if it succeeds.

@@ -42,6 +42,7 @@ fn config(dir: &std::path::Path) -> Config {
         data_dir: dir.join("data"),
         credentials_file: Some(dir.join("credentials.json")),
         host_credential_file: Some(dir.join("host-credential.json")),
+        audit_checkpoint_dir: None,
         log_format: agentapi_shared::runtime::LogFormat::Text,
         log_filter: "info".to_owned(),
     }

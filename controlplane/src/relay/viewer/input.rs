@@ -7,6 +7,7 @@ use agentapi_shared::link::{Command, CommandError};
 use agentapi_shared::runtime::OnEnd;
 use agentapi_shared::viewer::{ServerMessage, ViewerMode};
 use agentapi_shared::{SpawnState, WindowSize};
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tracing::debug;
@@ -52,7 +53,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
 
     /// Who types owns the size.
     pub(super) fn take_size(&mut self) {
-        if self.seat.hub.take_size(self.seat.viewer) && self.seat.port.wanted().is_some() {
+        let Some(before) = self.seat.hub.take_size(self.seat.viewer) else { return };
+        if before.is_some() {
+            let detail = json!({ "viewer": self.seat.viewer, "from": before });
+            self.plane.trail.size_taken(&self.principal, self.seat.hub.session(), detail);
+        }
+        if self.seat.port.wanted().is_some() {
             self.resize_at = Some(Instant::now());
         }
     }

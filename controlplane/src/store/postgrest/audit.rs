@@ -1,27 +1,155 @@
-//! Table `audit_logs`: what stands for itself. What goes with a change is written by the function that makes the change.
+//! Tables `audit_logs`, `audit_seals` and `audit_personal`: what stands for itself, and how the trail is read. What goes with a change is written
+//! by the function that makes the change.
 
-use super::rows::{self, Actor, PLATFORM};
-use super::sessions::actor_of;
-use super::{Postgrest, host_of};
-use crate::store::records::AuditEntry;
+use agentapi_shared::audit::{ChainHash, PLATFORM, Seal};
+use agentapi_shared::{EventId, OrgId};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::filter::{Filter, Query};
+use super::{Postgrest, host_of, rows};
+use crate::store::records::{
+    AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, SealedRecord, TenantContext,
+};
 use crate::store::{Answer, AuditStore, OutboxSeen, Scope, StoreError};
+
+/// Records that a page looks at, whatever it shows of them: a filter that nothing passes must not read the whole trail.
+const LOOKED_AT_MAX: u64 = 2_000;
+
+/// A place of a chain, with its record.
+#[derive(Debug, Deserialize)]
+pub(super) struct SealRow {
+    seq: u64,
+    /// `\\x` and hexadecimal digits.
+    hash: String,
+    audit_logs: RecordRow,
+}
+
+#[derive(Debug, Deserialize)]
+struct RecordRow {
+    id: EventId,
+    entry: String,
+    audit_personal: Option<PersonalRow>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PersonalRow {
+    data: Value,
+}
+
+/// A chain's end.
+#[derive(Debug, Deserialize)]
+pub(super) struct HeadRow {
+    org_id: OrgId,
+    seq: u64,
+    hash: ChainHash,
+}
+
+impl HeadRow {
+    pub(super) const COLUMNS: &'static str = "org_id,seq,hash";
+
+    pub(super) fn org(&self) -> OrgId {
+        self.org_id
+    }
+}
+
+impl TryFrom<SealRow> for SealedRecord {
+    type Error = StoreError;
+
+    fn try_from(row: SealRow) -> Result<Self, StoreError> {
+        let hash = row.hash.trim_start_matches("\\x").parse();
+        let hash = hash.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        Ok(Self {
+            seal: Seal { number: row.seq, hash },
+            id: row.audit_logs.id,
+            entry: row.audit_logs.entry,
+            personal: row.audit_logs.audit_personal.map(|personal| personal.data.to_string()),
+        })
+    }
+}
 
 impl AuditStore for Postgrest {
     fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()> {
         Box::pin(async move {
-            if let Scope::Tenant(tenant) = &scope {
-                let audit = rows::audit(tenant.org, Actor::tenant(tenant), &entry);
+            // What is about nobody's organisation is the control plane's to say, whoever is asking.
+            if let (Scope::Tenant(tenant), None) = (&scope, entry.org) {
+                let audit = entry.argument(tenant.org, &scope);
                 return self.as_caller(tenant)?.record_audit(audit).await;
             }
-            let org = match entry.session {
-                None => PLATFORM,
-                Some(session) => match self.org_of(session).await {
+            let org = match (entry.org, entry.session) {
+                (Some(org), _) => org,
+                (None, None) => PLATFORM,
+                (None, Some(session)) => match self.org_of(session).await {
                     Err(StoreError::NotFound) => PLATFORM,
                     other => other?,
                 },
             };
-            let audit = rows::audit(org, actor_of(&scope), &entry);
+            let audit = entry.argument(org, &scope);
             self.as_service().record_audit(org, host_of(&scope), audit, seen.map(|(_, number)| number)).await
         })
     }
+
+    fn audit_written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
+    }
+
+    fn seal_audit(&self, max: u32) -> Answer<'_, u64> {
+        Box::pin(async move { self.as_service().seal_audit(max).await })
+    }
+
+    fn audit_heads(&self) -> Answer<'_, Vec<AuditHead>> {
+        Box::pin(async move {
+            let heads = self.as_service().audit_heads().await?;
+            let head = |row: HeadRow| AuditHead { org: row.org_id, seal: Seal { number: row.seq, hash: row.hash } };
+            Ok(heads.into_iter().map(head).collect())
+        })
+    }
+
+    fn audit_records(&self, tenant: TenantContext, filter: AuditFilter) -> Answer<'_, AuditPage> {
+        Box::pin(async move {
+            let caller = self.as_caller(&tenant)?;
+            let head = caller.audit_head().await?;
+            // What a page looks at lies between two numbers, both of them part of it.
+            let (first, last) = match filter.position {
+                AuditPosition::Before(number) => {
+                    let last = number.saturating_sub(1).min(head);
+                    (last.saturating_sub(LOOKED_AT_MAX - 1).max(1), last)
+                }
+                AuditPosition::After(number) => {
+                    (number.saturating_add(1), head.min(number.saturating_add(LOOKED_AT_MAX)))
+                }
+            };
+            if first > last {
+                return Ok(AuditPage::default());
+            }
+            let found = caller.audit_records(&page(&filter, first, last)).await?;
+            let records = found.into_iter().map(SealedRecord::try_from).collect::<Result<Vec<_>, _>>()?;
+            let is_full = records.len() >= filter.limit as usize;
+            let (looked_to, end) = match filter.position {
+                AuditPosition::Before(_) => (first, 1),
+                AuditPosition::After(_) => (last, head),
+            };
+            let reached = records.last().filter(|_| is_full).map_or(looked_to, |record| record.seal.number);
+            Ok(AuditPage { records, next: (reached != end).then_some(reached) })
+        })
+    }
+}
+
+fn page(filter: &AuditFilter, first: u64, last: u64) -> Query {
+    const COLUMNS: &str = "seq,hash,audit_logs!inner(id,entry,audit_personal(data))";
+    let time = |at: Option<time::OffsetDateTime>| at.map(|at| rows::time(at).as_str().unwrap_or_default().to_owned());
+    let order = match filter.position {
+        AuditPosition::Before(_) => "seq.desc",
+        AuditPosition::After(_) => "seq.asc",
+    };
+    Query::of("audit_seals", COLUMNS)
+        .only(&Filter::all(vec![Filter::gte("seq", &first), Filter::lte("seq", &last)]))
+        .only_if(filter.actor.as_ref().map(|actor| Filter::eq("audit_logs.created_by", actor)))
+        .only_if(filter.action.as_ref().map(|action| Filter::eq("audit_logs.action", action)))
+        .only_if(filter.session.map(|session| Filter::eq("audit_logs.session_id", &session)))
+        .only_if(filter.host.map(|host| Filter::eq("audit_logs.host_id", &host)))
+        .only_if(time(filter.from).map(|at| Filter::gte("audit_logs.created_at", &at)))
+        .only_if(time(filter.until).map(|at| Filter::lt("audit_logs.created_at", &at)))
+        .page("", order, filter.limit)
 }

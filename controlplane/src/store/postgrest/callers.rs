@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::audit::SealRow;
 use super::client::{Client, Function, Name};
 use super::egress::{self, EgressOfSession};
 use super::filter::{Filter, Query};
@@ -146,6 +147,21 @@ impl<'a> AsCaller<'a> {
     pub(super) async fn record_audit(&self, audit: Value) -> Result<(), StoreError> {
         const RECORD: Function = Function::same("record_audit");
         self.call(RECORD, json!({ "p_org": self.org, "p_audit": audit })).await
+    }
+
+    /// The newest number of the organisation's chain.
+    pub(super) async fn audit_head(&self) -> Result<u64, StoreError> {
+        #[derive(Deserialize)]
+        struct Row {
+            seq: u64,
+        }
+        let query = Query::of("audit_seals", "seq").only(&Filter::eq("org_id", &self.org)).page("", "seq.desc", 1);
+        let found: Vec<Row> = self.client.rows(self.name(), &query).await?;
+        Ok(found.first().map_or(0, |row| row.seq))
+    }
+
+    pub(super) async fn audit_records(&self, page: &Query) -> Result<Vec<SealRow>, StoreError> {
+        self.client.rows(self.name(), &page.clone().only(&Filter::eq("org_id", &self.org))).await
     }
 
     pub(super) async fn create_login_code(

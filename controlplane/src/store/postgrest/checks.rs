@@ -5,7 +5,7 @@ use super::error::{Failure, Refusal};
 use crate::store::StoreError;
 
 /// The migration that this program needs at least.
-pub(super) const SCHEMA_VERSION: &str = "20261126060001";
+pub(super) const SCHEMA_VERSION: &str = "20261126070001";
 
 /// Why a project cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::watch;
 use tracing::debug;
 
 use super::error::{Again, Failure, Party, Refusal};
@@ -69,27 +70,34 @@ pub(super) struct Function {
     again: Again,
     /// Whether it asks for the proof.
     proven: bool,
+    /// Whether it may leave an audit record.
+    records: bool,
 }
 
 impl Function {
     /// One that reads.
     pub(super) const fn read(path: &'static str) -> Self {
-        Self { path, again: Again::Same, proven: false }
+        Self { path, again: Again::Same, proven: false, records: false }
+    }
+
+    /// One of the audit trail itself: it leaves no record.
+    pub(super) const fn of_trail(path: &'static str) -> Self {
+        Self { path, again: Again::Same, proven: true, records: false }
     }
 
     /// One whose second run finds the first done.
     pub(super) const fn same(path: &'static str) -> Self {
-        Self { path, again: Again::Same, proven: true }
+        Self { path, again: Again::Same, proven: true, records: true }
     }
 
     /// One that must run once.
     pub(super) const fn once(path: &'static str) -> Self {
-        Self { path, again: Again::Other, proven: true }
+        Self { path, again: Again::Other, proven: true, records: true }
     }
 
     /// The one that brings a proof.
     pub(super) const fn unproven(path: &'static str) -> Self {
-        Self { path, again: Again::Same, proven: false }
+        Self { path, again: Again::Same, proven: false, records: false }
     }
 }
 
@@ -99,6 +107,7 @@ struct Request {
     body: Option<String>,
     again: Again,
     proven: bool,
+    records: bool,
 }
 
 /// A client of one project. Cheap to clone.
@@ -108,10 +117,12 @@ pub(super) struct Client {
     project: Arc<dyn Project>,
     proof: Arc<Proof>,
     deadline: Duration,
+    /// Counts writes, each of which has its audit record.
+    written: Arc<watch::Sender<u64>>,
 }
 
 impl Client {
-    pub(super) fn new(project: Arc<dyn Project>) -> reqwest::Result<Self> {
+    pub(super) fn new(project: Arc<dyn Project>, written: Arc<watch::Sender<u64>>) -> reqwest::Result<Self> {
         let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_max_idle_per_host(IDLE_MAX)
@@ -122,7 +133,7 @@ impl Client {
         let near =
             project.rest_url().host_str().is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].contains(&host));
         let wire = if near { builder.no_proxy() } else { builder }.build()?;
-        Ok(Self { wire, project, proof: Arc::default(), deadline: DEADLINE })
+        Ok(Self { wire, project, proof: Arc::default(), deadline: DEADLINE, written })
     }
 
     /// The same with another deadline: a machine that runs many tests at once takes longer.
@@ -145,7 +156,7 @@ impl Client {
     /// Reads rows.
     pub(super) async fn rows<T: DeserializeOwned>(&self, name: Name<'_>, query: &Query) -> Result<Vec<T>, StoreError> {
         let path = query.path_and_query();
-        let request = Request { method: Method::GET, path, body: None, again: Again::Same, proven: false };
+        let request = Request { method: Method::GET, path, body: None, again: Again::Same, proven: false, records: false };
         self.ask(name, &request).await
     }
 
@@ -179,13 +190,18 @@ impl Client {
     ) -> Result<T, StoreError> {
         let body = serde_json::to_string(&storable(arguments))
             .map_err(|error| Failure::Unwritable(error).into_store_error(name.party()))?;
-        let Function { again, proven, .. } = function;
-        let request = Request { method: Method::POST, path: format!("rpc/{path}"), body: Some(body), again, proven };
+        let Function { again, proven, records, .. } = function;
+        let path = format!("rpc/{path}");
+        let request = Request { method: Method::POST, path, body: Some(body), again, proven, records };
         self.ask(name, &request).await
     }
 
     async fn ask<T: DeserializeOwned>(&self, name: Name<'_>, request: &Request) -> Result<T, StoreError> {
         let answer = tokio::time::timeout(self.deadline, self.persist(name, request)).await;
+        if request.records {
+            // Also after a failure: what went unanswered may be there.
+            self.written.send_modify(|count| *count += 1);
+        }
         let answer = answer.unwrap_or(Err(Failure::Late)).map_err(|failure| failure.into_store_error(name.party()))?;
         // A function without a result answers with nothing.
         let text: &[u8] = if answer.is_empty() { b"null" } else { &answer };
@@ -243,8 +259,8 @@ impl Client {
     pub(super) async fn register(&self, arguments: Value) -> Result<(), Failure> {
         const REGISTER: Function = Function::unproven("rpc/register_proof");
         let body = Some(serde_json::to_string(&arguments).map_err(Failure::Unwritable)?);
-        let Function { path, again, proven } = REGISTER;
-        let request = Request { method: Method::POST, path: path.to_owned(), body, again, proven };
+        let Function { path, again, proven, records } = REGISTER;
+        let request = Request { method: Method::POST, path: path.to_owned(), body, again, proven, records };
         self.once(Name::Service, &request, None).await.map(drop)
     }
 }

@@ -4,9 +4,8 @@ use time::OffsetDateTime;
 
 use super::Postgrest;
 use super::jobs::{HolderRow, UserRow};
-use super::rows::{self, Actor};
 use crate::store::records::{AuditEntry, BrowserSession, Holder, TenantContext, TokenHolder, UserHolder};
-use crate::store::{Answer, CredentialStore};
+use crate::store::{Answer, CredentialStore, Scope};
 
 impl From<UserRow> for UserHolder {
     fn from(row: UserRow) -> Self {
@@ -47,7 +46,7 @@ impl CredentialStore for Postgrest {
         audit: AuditEntry,
     ) -> Answer<'_, ()> {
         Box::pin(async move {
-            let audit = rows::audit(tenant.org, Actor::tenant(&tenant), &audit);
+            let audit = audit.argument(tenant.org, &Scope::Tenant(tenant.clone()));
             self.as_caller(&tenant)?.create_login_code(&hash, expires_at, audit).await
         })
     }
@@ -75,7 +74,7 @@ impl CredentialStore for Postgrest {
 
     fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()> {
         Box::pin(async move {
-            let audit = rows::audit(tenant.org, Actor::tenant(&tenant), &audit);
+            let audit = audit.argument(tenant.org, &Scope::Tenant(tenant.clone()));
             self.as_caller(&tenant)?.end_browser_session(&hash, audit).await
         })
     }

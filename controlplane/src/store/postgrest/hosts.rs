@@ -4,9 +4,9 @@ use agentapi_shared::HostId;
 use time::OffsetDateTime;
 
 use super::Postgrest;
-use super::rows::{self, Actor, PLATFORM};
+use agentapi_shared::audit::PLATFORM;
 use crate::store::records::{AuditEntry, HostRecord, TenantContext};
-use crate::store::{Answer, HostStore};
+use crate::store::{Answer, HostStore, Scope};
 
 impl HostStore for Postgrest {
     fn hosts(&self, tenant: TenantContext) -> Answer<'_, Vec<HostRecord>> {
@@ -22,7 +22,7 @@ impl HostStore for Postgrest {
 
     fn host_connected(&self, host: HostRecord, audit: AuditEntry) -> Answer<'_, ()> {
         Box::pin(async move {
-            let audit = rows::audit(host.org.unwrap_or(PLATFORM), Actor::Host(host.id), &audit);
+            let audit = audit.argument(host.org.unwrap_or(PLATFORM), &Scope::Host(host.id));
             self.as_service().host_connected(&host, audit).await
         })
     }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::audit::HeadRow;
 use super::client::{Client, Function, Name};
 use super::egress::{self, EgressOfSession};
 use super::filter::{Filter, Query};
@@ -137,6 +138,22 @@ impl<'a> AsService<'a> {
     ) -> Result<(), StoreError> {
         const RECORD: Function = Function::same("job_record_audit");
         self.call(RECORD, json!({ "p_org": org, "p_host": host, "p_audit": audit, "p_seen": seen })).await
+    }
+
+    pub(super) async fn seal_audit(&self, max: u32) -> Result<u64, StoreError> {
+        const SEAL: Function = Function::of_trail("job_seal_audit");
+        self.call(SEAL, json!({ "p_max": max })).await
+    }
+
+    pub(super) async fn audit_heads(&self) -> Result<Vec<HeadRow>, StoreError> {
+        const HEADS: Function = Function::of_trail("job_audit_heads");
+        super::all_rows(|after: Option<&HeadRow>| {
+            let query = Query::of("job_audit_heads", HeadRow::COLUMNS)
+                .only_if(after.map(|row| Filter::gt("org_id", &row.org())))
+                .page("", "org_id.asc", super::PAGE_ROWS);
+            async move { self.client.rows_of(Name::Service, HEADS, json!({}), &query).await }
+        })
+        .await
     }
 
     pub(super) async fn record_egress(

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use crate::store::records::{
-    AuditEntry, Desired, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionRecord, SpawnRecord,
-    StopRequest, TenantContext,
+    Desired, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionRecord, SpawnRecord,
+    StopRequest,
 };
 
 /// The columns of a session, with its spawns. Their order is asked for beside it.
@@ -253,49 +253,4 @@ fn spawn(spawn: &SpawnRecord) -> Value {
 /// An idempotency key.
 pub(super) fn key(key: &IdempotencyKey) -> Value {
     json!({ "route": key.route, "key": key.key, "request_hash": key.request_hash })
-}
-
-/// Who is written into the audit trail.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Actor {
-    User(UserId),
-    Host(HostId),
-    System,
-}
-
-impl Actor {
-    /// A tenant.
-    pub(super) fn tenant(tenant: &TenantContext) -> Self {
-        Self::User(tenant.user)
-    }
-
-    fn kind(self) -> &'static str {
-        match self {
-            Self::User(_) => "user",
-            Self::Host(_) => "host",
-            Self::System => "system",
-        }
-    }
-
-    fn id(self) -> String {
-        match self {
-            Self::User(user) => user.to_string(),
-            Self::Host(host) => host.to_string(),
-            Self::System => "system".to_owned(),
-        }
-    }
-}
-
-/// Of no organisation: the platform's own chain.
-pub(super) const PLATFORM: OrgId = OrgId::from_u128(0);
-
-/// An audit record as the functions take it. The one place where its text is made: it is hashed as it is sent, so a change here is a change of
-/// what an auditor reads.
-pub(super) fn audit(org: OrgId, actor: Actor, entry: &AuditEntry) -> Value {
-    let text = json!({
-        "id": entry.id, "org_id": org, "at": time(entry.at), "action": entry.action, "channel": entry.channel,
-        "session_id": entry.session, "host_id": entry.host, "actor": { "kind": actor.kind(), "id": actor.id() },
-        "detail": super::client::storable(entry.detail.clone()),
-    });
-    json!({ "entry": text.to_string(), "personal": null, "job": actor.id() })
 }

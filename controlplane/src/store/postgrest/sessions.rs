@@ -7,7 +7,7 @@ use agentapi_shared::{HostId, OrgId, SessionId};
 
 use super::callers::CreatedRow;
 use super::filter::{Filter, Query};
-use super::rows::{self, Actor, SESSION_COLUMNS, SessionRow};
+use super::rows::{self, SESSION_COLUMNS, SessionRow};
 use super::{Postgrest, host_of};
 use crate::store::records::{
     AuditEntry, IdempotencyKey, NewSession, SessionChange, SessionFilter, SessionRecord, TenantContext,
@@ -65,15 +65,6 @@ impl Postgrest {
     }
 }
 
-/// In whose name a job writes a record.
-pub(super) fn actor_of(scope: &Scope) -> Actor {
-    match scope {
-        Scope::Tenant(tenant) => Actor::tenant(tenant),
-        Scope::Host(host) => Actor::Host(*host),
-        Scope::System => Actor::System,
-    }
-}
-
 impl SessionStore for Postgrest {
     fn create_session(
         &self,
@@ -83,7 +74,7 @@ impl SessionStore for Postgrest {
         audit: AuditEntry,
     ) -> Answer<'_, Created> {
         Box::pin(async move {
-            let audit = rows::audit(tenant.org, Actor::tenant(&tenant), &audit);
+            let audit = audit.argument(tenant.org, &Scope::Tenant(tenant.clone()));
             let caller = self.as_caller(&tenant)?;
             Ok(match caller.create_session(rows::new_session(&new), key.as_ref(), audit).await? {
                 CreatedRow::Session(row) => Created::New(Box::new(self.record(*row))),
@@ -122,11 +113,11 @@ impl SessionStore for Postgrest {
         Box::pin(async move {
             let change = rows::change(&change);
             let row = if let Scope::Tenant(tenant) = &scope {
-                let audit = audit.map(|entry| rows::audit(tenant.org, Actor::tenant(tenant), &entry));
+                let audit = audit.map(|entry| entry.argument(tenant.org, &scope));
                 self.as_caller(tenant)?.update_session(id, revision, change, audit).await?
             } else {
                 let audit = match audit {
-                    Some(entry) => Some(rows::audit(self.org_of(id).await?, actor_of(&scope), &entry)),
+                    Some(entry) => Some(entry.argument(self.org_of(id).await?, &scope)),
                     None => None,
                 };
                 let seen = seen.map(|(_, number)| number);
@@ -139,7 +130,7 @@ impl SessionStore for Postgrest {
     fn purge_session(&self, scope: Scope, id: SessionId, audit: AuditEntry) -> Answer<'_, ()> {
         Box::pin(async move {
             if let Scope::Tenant(tenant) = &scope {
-                let audit = rows::audit(tenant.org, Actor::tenant(tenant), &audit);
+                let audit = audit.argument(tenant.org, &scope);
                 return self.as_caller(tenant)?.purge_session(id, audit).await;
             }
             let org = match self.org_of(id).await {
@@ -147,7 +138,7 @@ impl SessionStore for Postgrest {
                 Err(StoreError::NotFound) => return Ok(()),
                 other => other?,
             };
-            let audit = rows::audit(org, actor_of(&scope), &audit);
+            let audit = audit.argument(org, &scope);
             self.as_service().purge_session(host_of(&scope), id, audit).await
         })
     }

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use time::OffsetDateTime;
 
-use super::{Sqlite, rows};
+use super::{Sqlite, audit, rows};
 use crate::store::records::{
     AuditEntry, BrowserSession, DEFAULT_ORG, Holder, LOCAL_ADMIN, TenantContext, TokenHolder, UserHolder,
 };
@@ -108,7 +108,7 @@ pub(super) fn create_login_code(
         "INSERT INTO login_codes (hash, org_id, created_by, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![hash, tenant.org.to_string(), tenant.user.to_string(), now, rows::time_text(expires_at)?],
     )?;
-    rows::insert_audit(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)
+    audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)
 }
 
 /// Takes a code and makes a browser session of it.
@@ -136,7 +136,7 @@ pub(super) fn redeem_login_code(
         params![cookie_hash, holder.org.to_string(), holder.user.to_string(), now, rows::time_text(expires_at)?],
     )?;
     let scope = Scope::Tenant(TenantContext { org: holder.org, user: holder.user, role: holder.role, token: None });
-    rows::insert_audit(tx, &scope, holder.org, audit)?;
+    audit::insert(tx, &scope, holder.org, audit)?;
     Ok(Some(holder))
 }
 
@@ -168,7 +168,7 @@ pub(super) fn end_browser_session(
     audit: &AuditEntry,
 ) -> Result<(), StoreError> {
     tx.execute("DELETE FROM browser_sessions WHERE hash = ?1", [hash])?;
-    rows::insert_audit(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)
+    audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)
 }
 
 fn read_user(row: &Row<'_>) -> rusqlite::Result<UserHolder> {

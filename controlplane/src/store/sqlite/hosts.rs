@@ -4,7 +4,7 @@ use agentapi_shared::HostId;
 use rusqlite::{Row, Transaction, params};
 use time::OffsetDateTime;
 
-use super::{Sqlite, rows};
+use super::{Sqlite, audit, rows};
 use crate::store::records::{AuditEntry, DEFAULT_ORG, HostRecord, TenantContext};
 use crate::store::{Answer, HostStore, OutboxSeen, Scope, StoreError};
 
@@ -58,7 +58,7 @@ pub(super) fn connected(tx: &Transaction<'_>, host: &HostRecord, audit: &AuditEn
             host.last_seen_at.map(rows::time_text).transpose()?,
         ],
     )?;
-    rows::insert_audit(tx, &Scope::Host(host.id), host.org.unwrap_or(DEFAULT_ORG), audit)
+    audit::insert(tx, &Scope::Host(host.id), host.org.unwrap_or(DEFAULT_ORG), audit)
 }
 
 /// When a host was last heard of.

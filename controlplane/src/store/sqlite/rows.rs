@@ -1,17 +1,15 @@
-//! How values become columns and back, and the audit table that every change writes to.
+//! How values become columns and back.
 
 use std::str::FromStr;
 
-use agentapi_shared::OrgId;
+use rusqlite::Row;
 use rusqlite::types::Type;
-use rusqlite::{Row, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::store::records::{AuditEntry, DEFAULT_ORG};
-use crate::store::{Scope, StoreError};
+use crate::store::StoreError;
 
 /// A time as a column.
 pub(super) fn time_text(at: OffsetDateTime) -> Result<String, StoreError> {
@@ -80,51 +78,4 @@ pub(super) fn time_option(row: &Row<'_>, column: &str) -> rusqlite::Result<Optio
         .as_str_or_null()?
         .map(|text| OffsetDateTime::parse(text, &Rfc3339).map_err(malformed))
         .transpose()
-}
-
-/// The organisation an entry belongs to when no changed row says it: the caller's, or the session's, or the default one.
-pub(super) fn audit_org(tx: &Transaction<'_>, scope: &Scope, entry: &AuditEntry) -> Result<OrgId, StoreError> {
-    if let Scope::Tenant(tenant) = scope {
-        return Ok(tenant.org);
-    }
-    let Some(session) = entry.session else { return Ok(DEFAULT_ORG) };
-    let found = tx.query_row("SELECT org_id FROM user_sessions WHERE id = ?1", [session.to_string()], |row| {
-        id::<OrgId>(row, "org_id")
-    });
-    match found {
-        Ok(org) => Ok(org),
-        Err(rusqlite::Error::QueryReturnedNoRows) => Ok(DEFAULT_ORG),
-        Err(other) => Err(other.into()),
-    }
-}
-
-/// Writes an audit entry. One whose id is there was delivered twice, and stays as it was.
-pub(super) fn insert_audit(
-    tx: &Transaction<'_>,
-    scope: &Scope,
-    org: OrgId,
-    entry: &AuditEntry,
-) -> Result<(), StoreError> {
-    let (kind, actor) = match scope {
-        Scope::Tenant(tenant) => ("user", tenant.user.to_string()),
-        Scope::Host(host) => ("host", host.to_string()),
-        Scope::System => ("system", "system".to_owned()),
-    };
-    tx.prepare_cached(
-        "INSERT OR IGNORE INTO audit_logs (id, org_id, created_by, created_at, actor_kind, action, channel, session_id, host_id, detail)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-    )?
-    .execute(params![
-        entry.id.to_string(),
-        org.to_string(),
-        actor,
-        time_text(entry.at)?,
-        kind,
-        entry.action,
-        entry.channel,
-        entry.session.map(|id| id.to_string()),
-        entry.host.map(|id| id.to_string()),
-        entry.detail.to_string(),
-    ])?;
-    Ok(())
 }

@@ -4,7 +4,7 @@ use agentapi_shared::api::Visibility;
 use agentapi_shared::{HostId, SessionId, SpawnState, WindowSize};
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
 
-use super::{Sqlite, hosts, idempotency, rows};
+use super::{Sqlite, audit, hosts, idempotency, rows};
 use crate::capability::Capability;
 use crate::store::records::{
     AuditEntry, Desired, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
@@ -47,7 +47,7 @@ impl SessionStore for Sqlite {
         self.call(move |tx| {
             let record = update(tx, &scope, id, revision, &change)?;
             if let Some(entry) = audit {
-                rows::insert_audit(tx, &scope, record.org, &entry)?;
+                audit::insert(tx, &scope, record.org, &entry)?;
             }
             hosts::record_seen(tx, seen)?;
             Ok(record)
@@ -101,7 +101,7 @@ pub(super) fn create(
         "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state, has_env) VALUES (?1, 1, ?2, ?3, ?4, 'pending', ?5)",
         params![id, org, user, at, new.has_env],
     )?;
-    rows::insert_audit(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)?;
+    audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)?;
     Ok(Created::New(Box::new(get(tx, &Scope::System, new.id)?)))
 }
 
@@ -336,7 +336,7 @@ pub(super) fn purge(tx: &Transaction<'_>, scope: &Scope, id: SessionId, audit: &
     };
     require_change(scope, &record)?;
     tx.execute("DELETE FROM user_sessions WHERE id = ?1", [id.to_string()])?;
-    rows::insert_audit(tx, scope, record.org, audit)
+    audit::insert(tx, scope, record.org, audit)
 }
 
 fn spawns(tx: &Transaction<'_>, id: SessionId) -> Result<Vec<SpawnRecord>, StoreError> {

@@ -1,5 +1,7 @@
 //! SQLite runs the store's contract, and what is its own: migrations and files.
 
+mod audit;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

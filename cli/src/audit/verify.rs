@@ -1,0 +1,133 @@
+//! `agentapi audit verify`: one pass over the file, a line in memory at a time.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _};
+use std::path::Path;
+
+use agentapi_shared::audit::export::LINE_BYTES_MAX;
+use agentapi_shared::audit::{Checkpoint, Fault, PublicKey, Report, Trust, Verifier};
+use anyhow::Context as _;
+use serde_json::json;
+use time::format_description::well_known::Rfc3339;
+
+use crate::args::{AuditVerifyArgs, KeySource};
+use crate::failure::{ExitKind, Failure};
+use crate::output;
+
+/// Read at once.
+const BUFFER_BYTES: usize = 1024 * 1024;
+
+/// Says whether a trail is what was recorded.
+pub(super) fn verify(args: &AuditVerifyArgs, json: bool) -> anyhow::Result<()> {
+    let trust = trust(args)?;
+    let found = if args.file == Path::new("-") {
+        read(std::io::stdin().lock(), &trust)
+    } else {
+        let file = File::open(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+        read(file, &trust)
+    };
+    match found? {
+        Ok(report) => say(&report, json),
+        Err(bad) => {
+            let Bad { fault, line } = &bad;
+            if json {
+                output::json(
+                    &json!({ "ok": false, "first_bad": fault.number(), "line": line, "fault": fault.to_string() }),
+                )?;
+                return Err(Failure::silent(ExitKind::Tampered as u8).into());
+            }
+            let words = format!("{}: line {line}: {fault}", args.file.display());
+            Err(Failure::new(ExitKind::Tampered, output::clean(&words)).into())
+        }
+    }
+}
+
+/// What is wrong, and where in the file it was seen.
+struct Bad {
+    fault: Fault,
+    line: u64,
+}
+
+fn read(file: impl std::io::Read, trust: &Trust) -> anyhow::Result<Result<Report, Bad>> {
+    let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+    let (mut text, mut line, mut verifier) = (Vec::new(), 0, None::<Verifier>);
+    while next_line(&mut file, &mut text)? {
+        line += 1;
+        let taken = match &mut verifier {
+            None => Verifier::begin(&text, trust).map(|begun| verifier = Some(begun)),
+            Some(verifier) => verifier.record(&text),
+        };
+        if let Err(fault) = taken {
+            return Ok(Err(Bad { fault, line }));
+        }
+    }
+    let empty = || Fault::Manifest("the file is empty".to_owned());
+    let finished = verifier.ok_or_else(empty).and_then(Verifier::finish);
+    Ok(finished.map_err(|fault| Bad { fault, line: line + 1 }))
+}
+
+/// Reads a line without its end. One that is too long is cut, and then is no record.
+fn next_line(file: &mut impl BufRead, text: &mut Vec<u8>) -> anyhow::Result<bool> {
+    text.clear();
+    let most = LINE_BYTES_MAX as u64 + 1;
+    let length = file.by_ref().take(most).read_until(b'\n', text).context("cannot read on")?;
+    if text.last() == Some(&b'\n') {
+        text.pop();
+    }
+    Ok(length > 0)
+}
+
+fn trust(args: &AuditVerifyArgs) -> anyhow::Result<Trust> {
+    let key = match &args.public_key {
+        None => None,
+        Some(KeySource::Key(key)) => Some(*key),
+        Some(KeySource::File(path)) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Some(text.parse::<PublicKey>().with_context(|| path.display().to_string())?)
+        }
+    };
+    let Some(path) = &args.checkpoints else { return Ok(Trust { checkpoints: Vec::new(), key }) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    // A line that a crash of the server cut off says nothing; whoever removes one makes the trail vouched for less far, which is told.
+    let checkpoints: Vec<Checkpoint> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    anyhow::ensure!(!checkpoints.is_empty() || lines.is_empty(), "{} has no checkpoints", path.display());
+    if checkpoints.len() < lines.len() {
+        output::note(&format!("{} lines of {} are no checkpoints", lines.len() - checkpoints.len(), path.display()));
+    }
+    Ok(Trust { checkpoints, key })
+}
+
+fn say(report: &Report, json: bool) -> anyhow::Result<()> {
+    let exported_at = report.exported_at.format(&Rfc3339)?;
+    let signed = report.checkpoint.map(|(number, at)| Ok::<_, time::error::Format>((number, at.format(&Rfc3339)?)));
+    let checkpoint = signed.transpose()?;
+    if json {
+        return output::json(&json!({
+            "ok": true, "org_id": report.org, "exported_at": exported_at, "after": report.after, "last": report.end.number,
+            "head": report.end.hash, "checkpoint": checkpoint.map(|(number, at)| json!({ "number": number, "at": at })),
+            "key_is_known": report.key_is_known, "unvouched": report.unvouched(),
+        }));
+    }
+    let (first, last, org) = (report.after + 1, report.end.number, report.org);
+    if last == report.after {
+        output::line(&format!("no records after {} of organisation {org}, exported {exported_at}", report.after));
+    } else {
+        output::line(&format!(
+            "records {first} to {last} of organisation {org}, exported {exported_at}: the chain is whole"
+        ));
+    }
+    let key = if report.key_is_known {
+        "the given key"
+    } else {
+        "the key that the export names itself; compare it, or pass --public-key"
+    };
+    match &checkpoint {
+        Some((number, at)) => output::line(&format!("the checkpoint at {number} of {at} agrees, signed by {key}")),
+        None => output::line("no checkpoint speaks of it"),
+    }
+    if report.unvouched() > 0 {
+        output::line(&format!("{} later records are vouched for by the database only", report.unvouched()));
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Gives records their place in the chain, soon after they are written and not while nothing is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::store::{Store, StoreError};
+
+/// Records that come together are sealed together.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// A second look after a burst: another process may have been sealing when this one found nothing to do, and in a database with several writers
+/// a record may be seen after a later one.
+const SECOND_LOOK: Duration = Duration::from_millis(500);
+
+/// A store that does not answer is asked again after this long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Records sealed in one call; a store may do fewer.
+const BATCH_MAX: u32 = 2_000;
+
+/// Seals until the group ends. What was written before the start is sealed first.
+pub(super) async fn run(store: Arc<dyn Store>, end: CancellationToken) {
+    let mut written = store.audit_written();
+    loop {
+        let sealed = async {
+            seal_all(&*store).await?;
+            tokio::time::sleep(SECOND_LOOK).await;
+            seal_all(&*store).await
+        };
+        let wait = async {
+            match sealed.await {
+                // An error would mean that the store is gone, and this process with it.
+                Ok(()) => written.changed().await.map_or((), |()| ()),
+                Err(failure) => {
+                    warn!(error = &failure as &dyn std::error::Error, "audit records are not sealed yet; tried again");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+            tokio::time::sleep(GATHER).await;
+        };
+        tokio::select! {
+            () = wait => {}
+            () = end.cancelled() => return,
+        }
+    }
+}
+
+/// Seals what is there.
+pub(super) async fn seal_all(store: &dyn Store) -> Result<(), StoreError> {
+    while store.seal_audit(BATCH_MAX).await? > 0 {}
+    Ok(())
+}
