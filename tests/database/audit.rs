@@ -1,5 +1,9 @@
 //! The audit trail: what is recorded, that it is only ever added to, that its chain shows any change, and what may be erased.
 
+use std::time::SystemTime;
+
+use agentapi_shared::audit::{Actor, ActorKind, Entry, Seal};
+use agentapi_shared::{EventId, OrgId, SessionId};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -7,14 +11,12 @@ use uuid::Uuid;
 use crate::rest::audit;
 use crate::world::{PLATFORM, World};
 use agentapi_test_postgres::cluster::Release;
-use agentapi_test_postgres::jwt::sha256;
 
 /// A sealed record as a reader of the trail gets it.
 struct Sealed {
-    seq: i64,
-    id: Uuid,
+    seal: Seal,
+    id: EventId,
     entry: String,
-    hash: Vec<u8>,
 }
 
 async fn seal(world: &World) -> Result<u64> {
@@ -29,32 +31,24 @@ async fn chain(world: &World) -> Result<Vec<Sealed>> {
     let text = |value: &Value| value.as_str().map(str::to_owned).context("a text");
     let read = |row: &Value| {
         let hash = text(&row["hash"])?;
-        let digits = hash.strip_prefix("\\x").context("hexadecimal")?;
-        let bytes = (0..digits.len() / 2).map(|at| Ok(u8::from_str_radix(&digits[2 * at..2 * at + 2], 16)?));
+        let hash = hash.strip_prefix("\\x").context("hexadecimal")?.parse()?;
         Ok(Sealed {
-            seq: row["seq"].as_i64().context("a number")?,
+            seal: Seal { number: row["seq"].as_u64().context("a number")?, hash },
             id: text(&row["audit_logs"]["id"])?.parse()?,
             entry: text(&row["audit_logs"]["entry"])?,
-            hash: bytes.collect::<Result<_>>()?,
         })
     };
     rows.as_array().into_iter().flatten().map(read).collect()
 }
 
-/// The number of the first record that is not as it was sealed.
-fn first_bad(org: Uuid, chain: &[Sealed]) -> Option<i64> {
-    let mut previous = vec![0; 32];
-    for (record, expected) in chain.iter().zip(1_i64..) {
-        let mut bytes = previous;
-        bytes.extend(expected.to_be_bytes());
-        bytes.extend(org.as_bytes());
-        bytes.extend(record.id.as_bytes());
-        bytes.extend(sha256(record.entry.as_bytes()));
-        let hash = sha256(&bytes);
-        if record.seq != expected || record.hash != hash {
-            return Some(expected);
+/// The number of the first record that is not as it was sealed, by the code that verifies exports.
+fn first_bad(org: Uuid, chain: &[Sealed]) -> Option<u64> {
+    let mut at = Seal::START;
+    for record in chain {
+        at = at.next(OrgId::from_u128(org.as_u128()), record.id, &record.entry);
+        if record.seal != at {
+            return Some(at.number);
         }
-        previous = hash;
     }
     None
 }
@@ -165,5 +159,49 @@ async fn a_person_is_erased_and_the_chain_holds() -> Result<()> {
     assert_eq!(first_bad(org, &chain(&world).await?), None);
     let left = "select count(*) from agentapi.audit_logs where entry ~ 'Somebody|192.0.2.1|@'";
     assert_eq!(world.cluster.sql(left).await?, "0", "no record's text names a person");
+    Ok(())
+}
+
+/// The embedded store is held to the same by its own tests: what both make of the same texts is the same.
+#[tokio::test]
+async fn texts_of_the_control_plane_are_taken_to_the_byte_and_chained_as_everywhere() -> Result<()> {
+    let world = World::new(Release::System).await?;
+    seal(&world).await?;
+    let before = chain(&world).await?.last().map_or(Seal::START, |record| record.seal);
+    let (org, member) = (OrgId::from_u128(world.ours.id.as_u128()), world.ours.member());
+    let actor = member.id.to_string();
+    let details = [
+        json!(null),
+        json!({ "b": "gr\u{fc}\u{df}e \u{2028}", "a": [1.5, "nul \0", "\\u0000"] }),
+        json!("x".repeat(70_000)),
+    ];
+    let mut expected = before;
+    for detail in &details {
+        let entry = Entry {
+            id: EventId::generate(),
+            org,
+            at: SystemTime::now().into(),
+            action: "session.input",
+            channel: "api",
+            actor: Actor { kind: ActorKind::User, id: &actor, credential: Some("0123456789abcdef") },
+            session: Some(SessionId::from_u128(world.ours.session.as_u128())),
+            host: None,
+            request: Some(EventId::generate()),
+            detail,
+        };
+        let text = entry.text();
+        expected = expected.next(org, entry.id, &text);
+        let arguments =
+            json!({ "p_org": world.ours.id, "p_audit": { "entry": text, "personal": null, "job": "system" } });
+        world.rest.call(&member.caller, "record_audit", &arguments).await?.done()?;
+        // One at a time: the order of records of one moment is the database's.
+        assert_eq!(seal(&world).await?, 1);
+    }
+    let sealed = chain(&world).await?;
+    assert_eq!((first_bad(world.ours.id, &sealed), sealed.last().map(|record| record.seal)), (None, Some(expected)));
+    let heads = world.rest.call(&world.service, "job_audit_heads", &json!({})).await?.done()?;
+    let head = heads.as_array().into_iter().flatten().find(|head| head["org_id"] == json!(world.ours.id));
+    let expected = json!({ "org_id": world.ours.id, "seq": expected.number, "hash": expected.hash });
+    assert_eq!(head, Some(&expected));
     Ok(())
 }
