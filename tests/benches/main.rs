@@ -1,7 +1,7 @@
 //! The benchmarks: what the whole product costs, each figure beside a peer or a physical limit measured in the same run.
 //!
 //! Prints Markdown. Nothing here is asserted but that it worked: figures belong to a machine and an hour, and only those of one run compare.
-//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [gateway] [jail] [--quick] [--sessions N,N] [--against DIR]`
+//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [gateway] [audit] [jail] [--quick] [--sessions N,N] [--against DIR]`
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+mod audit;
 mod bare;
 mod echo;
 mod gateway;
@@ -43,7 +44,8 @@ struct Options {
     against: Option<PathBuf>,
 }
 
-const ALL: [&str; 9] = ["echo", "throughput", "unwatched", "idle", "start", "stalled", "queries", "gateway", "jail"];
+const ALL: [&str; 10] =
+    ["echo", "throughput", "unwatched", "idle", "start", "stalled", "queries", "gateway", "audit", "jail"];
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self> {
@@ -117,6 +119,7 @@ fn run(options: &Options) -> Result<()> {
                 "stalled" => stalled::run(options).await?,
                 "queries" => queries::run(options).await?,
                 "gateway" => gateway::run(options).await?,
+                "audit" => audit::run(options).await?,
                 // Last: it gives up the sight of control groups.
                 _ => jail::run(options).await?,
             }

@@ -1,5 +1,6 @@
 //! The control plane with a real supervisor behind it, through its public surfaces.
 
+mod audit;
 mod bad_input;
 mod failures;
 mod many;

@@ -145,12 +145,17 @@ impl Product {
 
     /// kill -9 of the control plane.
     pub async fn kill_plane(&mut self) -> Result<()> {
-        kill(self.plane.take()).await
+        end(self.plane.take(), Signal::SIGKILL).await
+    }
+
+    /// Asks the control plane to end, and waits until it did.
+    pub async fn stop_plane(&mut self) -> Result<()> {
+        end(self.plane.take(), Signal::SIGTERM).await
     }
 
     /// kill -9 of the supervisor.
     pub async fn kill_supervisor(&mut self) -> Result<()> {
-        kill(self.supervisor.take()).await
+        end(self.supervisor.take(), Signal::SIGKILL).await
     }
 
     /// Pid of the running supervisor, or of the control plane.
@@ -250,9 +255,9 @@ async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
     serde_json::from_str(&text).with_context(|| text.clone())
 }
 
-async fn kill(daemon: Option<Daemon>) -> Result<()> {
+async fn end(daemon: Option<Daemon>, signal: Signal) -> Result<()> {
     let mut daemon = daemon.context("it is running")?;
-    daemon.signal(Signal::SIGKILL)?;
+    daemon.signal(signal)?;
     daemon.ended().await.map(drop)
 }
 

@@ -35,7 +35,7 @@ const HEAVY: [&str; 9] = [
 const HTTP: [&str; 5] = ["axum", "http", "hyper", "tower", "tower_http"];
 
 /// A module, and the modules of its own crate that it must not name.
-const MODULES: [(&str, &[&str]); 33] = [
+const MODULES: [(&str, &[&str]); 35] = [
     // api -> domain -> store; hosts and viewers stand beside, below api.
     ("controlplane/src/domain", &["api", "server", "relay", "config", "credentials"]),
     ("controlplane/src/store", &["api", "domain", "fleet", "relay", "plane", "server", "events", "auth"]),
@@ -45,6 +45,8 @@ const MODULES: [(&str, &[&str]); 33] = [
         "controlplane/src/identity",
         &["api", "domain", "fleet", "relay", "plane", "server", "events", "config", "credentials", "sqlite"],
     ),
+    ("controlplane/src/audit", &["api", "server", "config", "fleet", "relay", "plane", "events"]),
+    ("controlplane/src/request", &["api", "domain", "server", "config", "fleet", "relay", "plane"]),
     ("controlplane/src/fleet", &["api", "server", "config"]),
     ("controlplane/src/relay", &["api", "server", "config"]),
     ("controlplane/src/events", &["api", "domain", "fleet", "relay", "plane", "server"]),
@@ -85,7 +87,9 @@ const MODULES: [(&str, &[&str]); 33] = [
 ];
 
 /// Control plane modules that know nothing of HTTP.
-const WITHOUT_HTTP: [&str; 7] = [
+const WITHOUT_HTTP: [&str; 9] = [
+    "controlplane/src/audit",
+    "controlplane/src/request",
     "controlplane/src/domain",
     "controlplane/src/store",
     "controlplane/src/fleet",

@@ -2,7 +2,7 @@
 -- before gets the text that it would have today.
 ALTER TABLE audit_logs RENAME TO audit_logs_before;
 CREATE TABLE audit_logs (
-    n INTEGER PRIMARY KEY, -- the order in which they came; rowids of their own may change
+    n INTEGER PRIMARY KEY, -- the order in which they came: a rowid of their own may change
     id TEXT NOT NULL UNIQUE, org_id TEXT NOT NULL, created_by TEXT NOT NULL, created_at TEXT NOT NULL,
     actor_kind TEXT NOT NULL, action TEXT NOT NULL, channel TEXT NOT NULL, session_id TEXT, host_id TEXT,
     entry TEXT NOT NULL
