@@ -171,6 +171,7 @@ pub(crate) async fn calls(world: &World, things: &Things) -> Result<Vec<Call>> {
     let mut all = session_calls(world, things, leaver.id);
     all.extend(organization_calls(world, things, leaver.id));
     all.extend(service_calls(world, things, over));
+    all.extend(trail_calls());
     Ok(all)
 }
 
@@ -267,6 +268,12 @@ fn organization_calls(world: &World, things: &Things, leaver: Uuid) -> Vec<Call>
     ]
 }
 
+/// Of the audit trail as a whole.
+fn trail_calls() -> Vec<Call> {
+    let call = |name, arguments| Call { name, rightful: Rightful::Service, arguments, record: None };
+    vec![call("job_seal_audit", json!({ "p_max": 1000 })), call("job_audit_heads", json!({}))]
+}
+
 fn service_calls(world: &World, things: &Things, over: Uuid) -> Vec<Call> {
     let org = &world.ours;
     let member = org.member();
@@ -334,8 +341,6 @@ fn service_calls(world: &World, things: &Things, over: Uuid) -> Vec<Call> {
             Some((org.id, "organization.quotas")),
             json!({ "p_org": org.id, "p_sessions_max": 5, "p_sessions_per_day_max": null }),
         ),
-        call("job_seal_audit", None, json!({ "p_max": 1000 })),
-        call("job_audit_heads", None, json!({})),
         call("job_disable_user", Some((PLATFORM, "user.disable")), json!({ "p_user": member.id, "p_disabled": true })),
         call("job_erase_person", Some((PLATFORM, "user.erase")), json!({ "p_user": member.id })),
     ]

@@ -196,9 +196,9 @@ impl Verifier {
             return Err(Fault::Contradiction("its head is not the chain's value after the last record"));
         }
         // A checkpoint that is newer than the file may know of more.
-        let before =
+        let mut before =
             self.anchors.range(self.at.number + 1..).filter(|(_, anchor)| anchor.at <= self.manifest.exported_at);
-        if let Some((sealed, _)) = before.last() {
+        if let Some((sealed, _)) = before.next_back() {
             return Err(missing(*sealed));
         }
         Ok(Report {

@@ -156,7 +156,8 @@ impl Client {
     /// Reads rows.
     pub(super) async fn rows<T: DeserializeOwned>(&self, name: Name<'_>, query: &Query) -> Result<Vec<T>, StoreError> {
         let path = query.path_and_query();
-        let request = Request { method: Method::GET, path, body: None, again: Again::Same, proven: false, records: false };
+        let request =
+            Request { method: Method::GET, path, body: None, again: Again::Same, proven: false, records: false };
         self.ask(name, &request).await
     }
 

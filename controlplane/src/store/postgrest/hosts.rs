@@ -4,9 +4,9 @@ use agentapi_shared::HostId;
 use time::OffsetDateTime;
 
 use super::Postgrest;
-use agentapi_shared::audit::PLATFORM;
 use crate::store::records::{AuditEntry, HostRecord, TenantContext};
 use crate::store::{Answer, HostStore, Scope};
+use agentapi_shared::audit::PLATFORM;
 
 impl HostStore for Postgrest {
     fn hosts(&self, tenant: TenantContext) -> Answer<'_, Vec<HostRecord>> {

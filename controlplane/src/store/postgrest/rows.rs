@@ -10,8 +10,7 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use crate::store::records::{
-    Desired, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionRecord, SpawnRecord,
-    StopRequest,
+    Desired, HostRecord, IdempotencyKey, NewSession, Replay, SessionChange, SessionRecord, SpawnRecord, StopRequest,
 };
 
 /// The columns of a session, with its spawns. Their order is asked for beside it.
