@@ -268,10 +268,14 @@ fn organization_calls(world: &World, things: &Things, leaver: Uuid) -> Vec<Call>
     ]
 }
 
-/// Of the audit trail as a whole.
+/// Of the audit trail as a whole, and of the schema.
 fn trail_calls() -> Vec<Call> {
     let call = |name, arguments| Call { name, rightful: Rightful::Service, arguments, record: None };
-    vec![call("job_seal_audit", json!({ "p_max": 1000 })), call("job_audit_heads", json!({}))]
+    vec![
+        call("job_seal_audit", json!({ "p_max": 1000 })),
+        call("job_audit_heads", json!({})),
+        call("job_schema_version", json!({})),
+    ]
 }
 
 fn service_calls(world: &World, things: &Things, over: Uuid) -> Vec<Call> {

@@ -40,8 +40,8 @@ fn attackers(world: &World, call: &Call) -> Vec<Attacker> {
         }
         Rightful::Reader => {}
     }
-    // The two jobs that read need no proof: the key of the service role reads what they give.
-    if call.rightful != Rightful::Reader && !["job_host", "job_unsettled"].contains(&call.name) {
+    // The jobs that only read need no proof: the key of the service role reads what they give.
+    if call.rightful != Rightful::Reader && !["job_host", "job_unsettled", "job_schema_version"].contains(&call.name) {
         for (name, proof) in [
             ("without proof", None),
             ("with a wrong proof", Some("wrong".to_owned())),
