@@ -8,6 +8,8 @@ mod backlog;
 mod checkpoints;
 mod repeats;
 mod sealer;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +17,7 @@ use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::runtime::{OnEnd, TaskGroup};
 use agentapi_shared::{HostId, SessionId};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tracing::warn;
 
 use crate::domain::audit;
@@ -33,6 +36,8 @@ pub struct Trail {
     store: Arc<dyn Store>,
     backlog: Arc<Backlog>,
     repeats: Arc<Repeats>,
+    /// How many records were sealed here.
+    sealed: watch::Receiver<u64>,
     checkpoints: OnceLock<Arc<Checkpoints>>,
 }
 
@@ -60,16 +65,17 @@ impl Trail {
     pub fn start(store: Arc<dyn Store>, tasks: &TaskGroup) -> Self {
         let backlog = Arc::new(Backlog::default());
         let repeats = Arc::new(Repeats::default());
-        tasks.spawn("audit sealer", OnEnd::Continue, sealer::run(store.clone(), tasks.cancelled()));
+        let (sealing, sealed) = watch::channel(0);
+        tasks.spawn("audit sealer", OnEnd::Continue, sealer::run(store.clone(), sealing, tasks.cancelled()));
         tasks.spawn("audit backlog", OnEnd::Continue, backlog::run(backlog.clone(), store.clone(), tasks.cancelled()));
         let counting = repeats::run(repeats.clone(), backlog.clone(), tasks.cancelled());
         tasks.spawn("audit repeats", OnEnd::Continue, counting);
-        Self { store, backlog, repeats, checkpoints: OnceLock::new() }
+        Self { store, backlog, repeats, sealed, checkpoints: OnceLock::new() }
     }
 
     /// Signs the chains' ends from now on, every minute in which something was sealed.
     pub fn keep_checkpoints(&self, checkpoints: Arc<Checkpoints>, tasks: &TaskGroup) {
-        let work = checkpoints::run(checkpoints.clone(), self.store.clone(), tasks.cancelled());
+        let work = checkpoints::run(checkpoints.clone(), self.store.clone(), self.sealed.clone(), tasks.cancelled());
         if self.checkpoints.set(checkpoints).is_ok() {
             tasks.spawn("audit checkpoints", OnEnd::Continue, work);
         }

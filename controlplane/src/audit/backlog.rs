@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use agentapi_shared::OrgId;
 use agentapi_shared::audit::PLATFORM;
+use agentapi_shared::{EventId, OrgId};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,9 @@ use crate::store::{Scope, Store, StoreError};
 
 /// Records that wait, of a kilobyte each. Overflow: the new ones are dropped and counted, and a record of each organisation says how many.
 const WAITING_MAX: usize = 10_000;
+
+/// How often a record is offered to a store that is there and does not take it.
+const TRIES_MAX: u32 = 5;
 
 /// A store that does not answer is asked again after this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -31,8 +34,37 @@ pub(super) struct Backlog {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    records: VecDeque<(Scope, AuditEntry)>,
+    records: VecDeque<Waiter>,
     dropped: BTreeMap<OrgId, u64>,
+}
+
+#[derive(Debug, Clone)]
+struct Waiter {
+    scope: Scope,
+    entry: AuditEntry,
+    /// How often a store that is there did not take it.
+    tries: u32,
+}
+
+impl Waiter {
+    /// Whose trail misses it, if it is lost.
+    fn org(&self) -> OrgId {
+        match &self.scope {
+            Scope::Tenant(tenant) => tenant.org,
+            Scope::Host(_) | Scope::System => self.entry.org.unwrap_or(PLATFORM),
+        }
+    }
+
+    /// The same by the control plane, for somebody who has no rights any more: what they did is recorded all the same.
+    fn by_us(&self) -> AuditEntry {
+        let (kind, id) = self.entry.actor(&self.scope);
+        let detail = json!({ "of": { "kind": kind, "id": id }, "detail": self.entry.detail });
+        let org = match &self.scope {
+            Scope::Tenant(tenant) => Some(tenant.org),
+            Scope::Host(_) | Scope::System => self.entry.org,
+        };
+        AuditEntry { org, detail, ..self.entry.clone() }
+    }
 }
 
 impl Default for Backlog {
@@ -44,17 +76,12 @@ impl Default for Backlog {
 impl Backlog {
     /// Takes a record.
     pub(super) fn push(&self, scope: Scope, entry: AuditEntry) {
+        let waiter = Waiter { scope, entry, tries: 0 };
         let mut waiting = self.lock();
         if waiting.records.len() < WAITING_MAX {
-            waiting.records.push_back((scope, entry));
+            waiting.records.push_back(waiter);
         } else {
-            let org = match &scope {
-                Scope::Tenant(tenant) => tenant.org,
-                Scope::Host(_) | Scope::System => entry.org.unwrap_or(PLATFORM),
-            };
-            if *waiting.dropped.entry(org).and_modify(|count| *count += 1).or_insert(1) == 1 {
-                error!(org.id = %org, "audit records are dropped: the store does not take them and too many wait");
-            }
+            drop_counted(&mut waiting, waiter.org(), "too many wait");
         }
         drop(waiting);
         self.pushed.send_modify(|count| *count += 1);
@@ -69,31 +96,65 @@ impl Backlog {
     pub(super) async fn write(&self, store: &dyn Store) -> Result<(), StoreError> {
         loop {
             // Taken out once it is stored: stored twice it is the same record.
-            let Some((scope, entry)) = self.lock().records.front().cloned() else { break };
-            let id = entry.id;
-            match store.audit(scope, entry, None).await {
-                Ok(()) => {}
-                // Whom it is about is gone with their rights; it cannot be stored in their name, and stops nothing.
-                Err(StoreError::NotFound) => warn!(audit.id = %id, "an audit record has no place"),
-                Err(other) => return Err(other),
-            }
-            let mut waiting = self.lock();
-            if waiting.records.front().is_some_and(|(_, entry)| entry.id == id) {
-                waiting.records.pop_front();
+            let Some(waiter) = self.lock().records.front().cloned() else { break };
+            let stored = match store.audit(waiter.scope.clone(), waiter.entry.clone(), None).await {
+                Ok(()) => Ok(()),
+                Err(StoreError::Unavailable(cause)) => Err(StoreError::Unavailable(cause)),
+                Err(_) => store.audit(Scope::System, waiter.by_us(), None).await,
+            };
+            match stored {
+                Ok(()) => self.take(waiter.entry.id),
+                Err(failure) => {
+                    // A store that is away takes it later; one that is there never will.
+                    if store.ping().await.is_ok() {
+                        self.tried(waiter.entry.id);
+                    }
+                    return Err(failure);
+                }
             }
         }
         let dropped = std::mem::take(&mut self.lock().dropped);
         for (org, count) in dropped {
             let lost = AuditEntry { org: Some(org), ..audit::of_account("system", "audit.records_lost") };
             let lost = AuditEntry { detail: json!({ "count": count }), ..lost };
-            store.audit(Scope::System, lost, None).await?;
+            if let Err(failure) = store.audit(Scope::System, lost, None).await {
+                *self.lock().dropped.entry(org).or_default() += count;
+                return Err(failure);
+            }
         }
         Ok(())
+    }
+
+    fn take(&self, id: EventId) {
+        let mut waiting = self.lock();
+        if waiting.records.front().is_some_and(|waiter| waiter.entry.id == id) {
+            waiting.records.pop_front();
+        }
+    }
+
+    /// Counts a try of the first one; after the last it is given up, and stops nobody.
+    fn tried(&self, id: EventId) {
+        let mut waiting = self.lock();
+        let Some(waiter) = waiting.records.front_mut().filter(|waiter| waiter.entry.id == id) else { return };
+        waiter.tries += 1;
+        if waiter.tries >= TRIES_MAX {
+            let org = waiter.org();
+            waiting.records.pop_front();
+            drop_counted(&mut waiting, org, "the store does not take them");
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Pushing and popping leave it whole.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn drop_counted(waiting: &mut Waiting, org: OrgId, why: &'static str) {
+    let count = waiting.dropped.entry(org).or_default();
+    *count += 1;
+    if *count == 1 {
+        error!(org.id = %org, why, "audit records are dropped");
     }
 }
 

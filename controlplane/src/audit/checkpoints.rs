@@ -14,6 +14,7 @@ use std::time::Duration;
 use agentapi_shared::OrgId;
 use agentapi_shared::audit::checkpoint::KeyError;
 use agentapi_shared::audit::{Checkpoint, PublicKey, SigningKey};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -159,16 +160,18 @@ impl Checkpoints {
 }
 
 /// Signs until the group ends; what was sealed in the last moments is signed when everything has ended.
-pub(super) async fn run(checkpoints: Arc<Checkpoints>, store: Arc<dyn Store>, end: CancellationToken) {
-    let mut written = store.audit_written();
+pub(super) async fn run(
+    checkpoints: Arc<Checkpoints>,
+    store: Arc<dyn Store>,
+    mut sealed: watch::Receiver<u64>,
+    end: CancellationToken,
+) {
     let work = async {
-        loop {
+        // An error would mean that the sealer has ended, and the group with it.
+        while sealed.changed().await.is_ok() {
             tokio::time::sleep(EVERY).await;
+            sealed.mark_unchanged();
             checkpoints.sign(&*store).await;
-            // An error would mean that the store is gone, and this process with it.
-            if written.changed().await.is_err() {
-                return;
-            }
         }
     };
     tokio::select! {

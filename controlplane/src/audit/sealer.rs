@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -21,17 +22,28 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Records sealed in one call; a store may do fewer.
 const BATCH_MAX: u32 = 2_000;
 
-/// Seals until the group ends. What was written before the start is sealed first.
-pub(super) async fn run(store: Arc<dyn Store>, end: CancellationToken) {
+/// A record waits for one that came just before it, and not longer than a second.
+const _: () = assert!(GATHER.as_millis() + SECOND_LOOK.as_millis() < 1000);
+
+/// Seals until the group ends, and says how many it sealed so far. What was written before the start is sealed first.
+pub(super) async fn run(store: Arc<dyn Store>, sealed: watch::Sender<u64>, end: CancellationToken) {
+    let seal = async || {
+        let count = seal_all(&*store).await?;
+        sealed.send_if_modified(|known| {
+            *known += count;
+            count > 0
+        });
+        Ok::<(), StoreError>(())
+    };
     let mut written = store.audit_written();
     loop {
-        let sealed = async {
-            seal_all(&*store).await?;
+        let round = async {
+            seal().await?;
             tokio::time::sleep(SECOND_LOOK).await;
-            seal_all(&*store).await
+            seal().await
         };
         let wait = async {
-            match sealed.await {
+            match round.await {
                 // An error would mean that the store is gone, and this process with it.
                 Ok(()) => written.changed().await.map_or((), |()| ()),
                 Err(failure) => {
@@ -48,8 +60,13 @@ pub(super) async fn run(store: Arc<dyn Store>, end: CancellationToken) {
     }
 }
 
-/// Seals what is there.
-pub(super) async fn seal_all(store: &dyn Store) -> Result<(), StoreError> {
-    while store.seal_audit(BATCH_MAX).await? > 0 {}
-    Ok(())
+/// Seals what is there; gives how many.
+pub(super) async fn seal_all(store: &dyn Store) -> Result<u64, StoreError> {
+    let mut all = 0;
+    loop {
+        match store.seal_audit(BATCH_MAX).await? {
+            0 => return Ok(all),
+            count => all += count,
+        }
+    }
 }

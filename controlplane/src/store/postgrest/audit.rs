@@ -12,7 +12,7 @@ use super::{Postgrest, host_of, rows};
 use crate::store::records::{
     AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, SealedRecord, TenantContext,
 };
-use crate::store::{Answer, AuditStore, OutboxSeen, Scope, StoreError};
+use crate::store::{Answer, AuditStore, OutboxSeen, Scope, SessionStore as _, StoreError};
 
 /// Records that a page looks at, whatever it shows of them: a filter that nothing passes must not read the whole trail.
 const LOOKED_AT_MAX: u64 = 2_000;
@@ -80,9 +80,11 @@ impl AuditStore for Postgrest {
             let org = match (entry.org, entry.session) {
                 (Some(org), _) => org,
                 (None, None) => PLATFORM,
-                (None, Some(session)) => match self.org_of(session).await {
+                // A host speaks for sessions that are placed on it.
+                (None, Some(session)) => match self.session(scope.clone(), session).await {
+                    Ok(record) => record.org,
                     Err(StoreError::NotFound) => PLATFORM,
-                    other => other?,
+                    Err(other) => return Err(other),
                 },
             };
             let audit = entry.argument(org, &scope);
