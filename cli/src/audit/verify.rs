@@ -124,9 +124,9 @@ fn say(report: &Report, json: bool) -> anyhow::Result<()> {
     };
     match &checkpoint {
         Some((number, at)) => output::line(&format!("the checkpoint at {number} of {at} agrees, signed by {key}")),
-        None => output::line("no checkpoint speaks of it"),
+        None => output::line("no checkpoint speaks of it: it is vouched for by the database only"),
     }
-    if report.unvouched() > 0 {
+    if checkpoint.is_some() && report.unvouched() > 0 {
         output::line(&format!("{} later records are vouched for by the database only", report.unvouched()));
     }
     Ok(())

@@ -196,9 +196,8 @@ impl Verifier {
             return Err(Fault::Contradiction("its head is not the chain's value after the last record"));
         }
         // A checkpoint that is newer than the file may know of more.
-        let mut before =
-            self.anchors.range(self.at.number + 1..).filter(|(_, anchor)| anchor.at <= self.manifest.exported_at);
-        if let Some((sealed, _)) = before.next_back() {
+        let mut beyond = self.anchors.range(self.at.number + 1..).rev();
+        if let Some((sealed, _)) = beyond.find(|(_, anchor)| anchor.at <= self.manifest.exported_at) {
             return Err(missing(*sealed));
         }
         Ok(Report {
