@@ -131,3 +131,36 @@ fn say(report: &Report, json: bool) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &[u8]) -> (u64, Fault) {
+        let Ok(Err(bad)) = read(text, &Trust::default()) else { panic!("not found") };
+        (bad.line, bad.fault)
+    }
+
+    #[test]
+    fn what_is_no_trail_is_told_and_never_read_whole() {
+        assert!(matches!(fault(b""), (1, Fault::Manifest(_))));
+        assert!(matches!(fault(b"PK\x03\x04\xff\xfe"), (1, Fault::Manifest(_))));
+        let zeros = "0".repeat(64);
+        let mut text = format!(
+            "{{\"format\":\"agentapi-audit-1\",\"org_id\":\"00000000-0000-0000-0000-000000000001\",\"exported_at\":\"2026-01-02T03:04:05Z\",\
+             \"after\":0,\"previous\":\"{zeros}\",\"last\":9,\"head\":\"{zeros}\",\"count\":9,\"public_key\":null,\"checkpoints\":[]}}\n"
+        )
+        .into_bytes();
+        assert_eq!(fault(&text), (2, Fault::Missing { number: 1, sealed: 9 }));
+        // A line without an end is cut where no record ends.
+        text.resize(text.len() + 4 * LINE_BYTES_MAX, b' ');
+        assert!(matches!(fault(&text), (2, Fault::Malformed { number: 1, .. })));
+    }
+
+    #[test]
+    fn a_key_is_given_itself_or_by_its_file() {
+        let key = "ed25519:A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=";
+        assert!(matches!(key.parse(), Ok(KeySource::Key(_))));
+        assert!(matches!("./audit-checkpoints.pub".parse(), Ok(KeySource::File(_))));
+    }
+}

@@ -120,6 +120,10 @@ impl Checkpoints {
                 return;
             }
         };
+        for head in heads.iter().filter(|head| self.signed_to(head.org) > head.seal.number) {
+            let signed = self.signed_to(head.org);
+            error!(org.id = %head.org, records = head.seal.number, signed, "an audit trail is shorter than it was: records are gone");
+        }
         let now = clock::now();
         let new: Vec<Checkpoint> = heads
             .into_iter()
