@@ -29,6 +29,15 @@ pub struct Cli {
 pub enum Verb {
     /// Print the OpenAPI document.
     Openapi,
+    /// Bring the database of a Supabase project to the schema of this program.
+    Migrate {
+        /// File with the URL of the database, or the URL itself if it has no password. Without it: AGENTAPI_CONTROLPLANE_DATABASE_URL.
+        #[arg(long, value_name = "FILE")]
+        database_url: Option<String>,
+        /// File with certificates (PEM) that the database may have, beside those that this system trusts.
+        #[arg(long, value_name = "FILE")]
+        database_ca: Option<PathBuf>,
+    },
 }
 
 /// Options as given; what is absent may be in the file.

@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod identity;
 pub mod limits;
 pub mod metrics;
+pub mod migrate;
 pub mod plane;
 pub mod relay;
 pub mod request;

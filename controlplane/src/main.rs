@@ -1,10 +1,12 @@
 //! `agentapi-controlplane`: reads its options, serves until it is told to end.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use agentapi_controlplane::api::openapi_json;
 use agentapi_controlplane::config::{Cli, Config, Verb};
 use agentapi_controlplane::identity::project::ProjectKeys;
+use agentapi_controlplane::migrate;
 use agentapi_controlplane::server::Server;
 use agentapi_shared::runtime::{Notice, exit_with_parent, init_telemetry, notify_manager};
 use clap::Parser as _;
@@ -18,8 +20,12 @@ fn main() -> ExitCode {
     {
         return fail(&error);
     }
-    if matches!(cli.command, Some(Verb::Openapi)) {
-        return say(&openapi_json());
+    match cli.command {
+        Some(Verb::Openapi) => return say(&openapi_json()),
+        Some(Verb::Migrate { database_url, database_ca }) => {
+            return run_migrations(database_url.as_deref(), database_ca.as_deref());
+        }
+        None => {}
     }
     let check_only = cli.options.check_config;
     let config = match Config::resolve(cli.options, |path| std::fs::read_to_string(path)) {
@@ -36,6 +42,26 @@ fn main() -> ExitCode {
     init_telemetry(&config.log_filter, config.log_format);
     match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
         Ok(runtime) => runtime.block_on(serve(&config, project)),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Says which migrations are new, one a line.
+fn run_migrations(database_url: Option<&str>, authority: Option<&Path>) -> ExitCode {
+    let url = match migrate::database_url(database_url, std::env::var(migrate::URL_VARIABLE).ok()) {
+        Ok(url) => url,
+        Err(error) => return fail(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(migrate::migrate(&url, authority)) {
+        Ok(applied) => {
+            let lines = applied.new.iter().map(|new| format!("applied {}_{}\n", new.version, new.name));
+            let end = format!("{} applied now, {} before", applied.new.len(), applied.before);
+            say(&(lines.collect::<String>() + &end))
+        }
         Err(error) => fail(&error),
     }
 }

@@ -5,4 +5,5 @@ mod console;
 mod keyframes;
 mod machine;
 mod modes;
+mod outage;
 mod up;

@@ -29,6 +29,17 @@ pub struct Product {
     supervisor_args: Vec<String>,
     /// Where its binaries are, if not beside the test's own.
     binaries: Option<PathBuf>,
+    /// Where its records are, if not in its own directory.
+    project: Option<Project>,
+}
+
+/// A Supabase project, and an owner in it.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// What the control plane is told of it.
+    pub environment: Vec<(&'static str, String)>,
+    /// The owner's API key.
+    pub token: String,
 }
 
 impl Product {
@@ -44,6 +55,15 @@ impl Product {
 
     /// The same with the binaries of another build.
     pub async fn start_from(binaries: Option<&Path>, supervisor_args: &[&str]) -> Result<Self> {
+        Self::start_as(binaries, supervisor_args, None).await
+    }
+
+    /// The same with its records in a project.
+    pub async fn start_in(project: Project) -> Result<Self> {
+        Self::start_as(None, &[], Some(project)).await
+    }
+
+    async fn start_as(binaries: Option<&Path>, supervisor_args: &[&str], project: Option<Project>) -> Result<Self> {
         let dir = TempDir::new();
         std::fs::create_dir(dir.path().join("work"))?;
         let mut product = Self {
@@ -55,6 +75,7 @@ impl Product {
             token: String::new(),
             supervisor_args: supervisor_args.iter().map(|arg| (*arg).to_owned()).collect(),
             binaries: binaries.map(Path::to_owned),
+            project,
         };
         product.start_plane().await?;
         product.start_supervisor().await?;
@@ -104,13 +125,21 @@ impl Product {
         let mut command = Command::new(self.binary("agentapi-controlplane"));
         command.args(["--listen", &self.address]).arg("--data-dir").arg(self.path().join("controlplane"));
         command.arg("--credentials-file").arg(&credentials).arg("--host-credential-file").arg(&host);
+        for (name, value) in self.project.iter().flat_map(|project| &project.environment) {
+            command.env(name, value);
+        }
         let mut plane = Daemon::start(command, &self.path().join("controlplane.log"))?;
         let ready: Value = serde_json::from_str(&plane.line().await?)?;
         let url = ready["ready"].as_str().context("a URL")?;
         self.address = url.trim_start_matches("http://").to_owned();
+        self.plane = Some(plane);
+        if let Some(project) = &self.project {
+            self.token.clone_from(&project.token);
+            anyhow::ensure!(!credentials.exists(), "in a project nobody is an admin by themselves");
+            return Ok(());
+        }
         let credentials: Value = serde_json::from_slice(&std::fs::read(credentials)?)?;
         self.token = credentials["token"].as_str().context("a token")?.to_owned();
-        self.plane = Some(plane);
         Ok(())
     }
 

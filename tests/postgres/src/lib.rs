@@ -4,4 +4,5 @@
 pub mod cluster;
 pub mod dir;
 pub mod jwt;
+mod server;
 pub mod wait;

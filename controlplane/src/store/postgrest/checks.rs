@@ -4,9 +4,6 @@ use super::Postgrest;
 use super::error::{Failure, Refusal};
 use crate::store::StoreError;
 
-/// The migration that this program needs at least.
-pub(super) const SCHEMA_VERSION: &str = "20261126070001";
-
 /// Why a project cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -50,11 +47,13 @@ pub enum OpenError {
     NotMigrated(#[source] StoreError),
     /// Migrations were applied up to an older one.
     #[error(
-        "the database has the schema of {found}, this program needs {SCHEMA_VERSION}: apply the migrations with `supabase db push` or `agentapi-controlplane migrate`"
+        "the database has the schema of {found}, this program needs {needed}: apply the migrations with `supabase db push` or `agentapi-controlplane migrate`"
     )]
     Older {
         /// Its version.
         found: String,
+        /// Ours.
+        needed: String,
     },
     /// Something else.
     #[error("the project at {url} does not answer as it should")]
@@ -101,8 +100,9 @@ impl Postgrest {
     pub async fn check(&self) -> Result<(), OpenError> {
         let found = self.as_service().schema_version().await.map_err(|source| self.explain(source))?;
         // Of one length and digits alone, so that text order is their order.
-        if found.as_str() < SCHEMA_VERSION {
-            return Err(OpenError::Older { found });
+        let needed = crate::migrate::newest();
+        if found < needed {
+            return Err(OpenError::Older { found, needed });
         }
         self.client.prove().await.map_err(|source| self.explain(source))
     }

@@ -1,5 +1,6 @@
 //! The store on a real Postgres behind a real PostgREST: the contract of every store, and what is its own.
 
+mod differential;
 mod injection;
 mod real;
 mod starts;

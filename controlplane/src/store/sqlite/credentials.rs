@@ -167,7 +167,8 @@ pub(super) fn end_browser_session(
     hash: &str,
     audit: &AuditEntry,
 ) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM browser_sessions WHERE hash = ?1", [hash])?;
+    let user = tenant.user.to_string();
+    tx.execute("DELETE FROM browser_sessions WHERE hash = ?1 AND created_by = ?2", [hash, &user])?;
     audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)
 }
 

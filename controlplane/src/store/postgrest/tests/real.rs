@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentapi_shared::{OrgId, UserId};
+use agentapi_shared::{HostId, OrgId, UserId};
 use agentapi_test_postgres::cluster::{Cluster, Release};
 use agentapi_test_postgres::jwt;
 use anyhow::Result;
@@ -83,16 +83,27 @@ impl Real {
         self.person(OrgId::generate(), UserId::generate(), Role::Member).await
     }
 
-    /// Somebody in an organisation, both made here if they are not there, by hand: how people come is tested elsewhere.
+    /// Somebody in an organisation.
     pub(super) async fn person(&self, org: OrgId, user: UserId, role: Role) -> Result<TenantContext> {
-        let role_word = role.as_str();
-        self.cluster
-            .sql(&format!(
+        let person = TenantContext { org, user, role, token: None };
+        self.insert(std::slice::from_ref(&person), &[]).await?;
+        Ok(person)
+    }
+
+    /// People, their organisations and hosts, by hand: how they come is tested elsewhere.
+    pub(super) async fn insert(&self, people: &[TenantContext], hosts: &[(HostId, OrgId)]) -> Result<()> {
+        let mut sql = String::new();
+        for TenantContext { org, user, role, .. } in people {
+            let role = role.as_str();
+            sql.push_str(&format!(
                 "insert into agentapi.users (id, issuer, subject, name) values ('{user}', 'test', '{user}', 'somebody');
                  insert into agentapi.organizations (id, created_by, name) values ('{org}', '{user}', 'some') on conflict do nothing;
-                 insert into agentapi.memberships (org_id, user_id, role, created_by) values ('{org}', '{user}', '{role_word}', '{user}');"
-            ))
-            .await?;
-        Ok(TenantContext { org, user, role, token: None })
+                 insert into agentapi.memberships (org_id, user_id, role, created_by) values ('{org}', '{user}', '{role}', '{user}');"
+            ));
+        }
+        for (host, org) in hosts {
+            sql.push_str(&format!("insert into agentapi.hosts (id, org_id) values ('{host}', '{org}');"));
+        }
+        self.cluster.sql(&sql).await.map(drop)
     }
 }

@@ -33,7 +33,7 @@ async fn what_is_wrong_has_a_name() -> Result<()> {
         .sql("create or replace function agentapi.job_schema_version() returns text language sql as $$ select '20200101000000' $$")
         .await?;
     let error = refusal(project()?).await;
-    assert!(matches!(&error, OpenError::Older { found } if found == "20200101000000"), "{error:?}");
+    assert!(matches!(&error, OpenError::Older { found, .. } if found == "20200101000000"), "{error:?}");
     assert!(error.to_string().contains("agentapi-controlplane migrate"), "{error}");
     Ok(())
 }
