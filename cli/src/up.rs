@@ -182,7 +182,9 @@ async fn serve(plan: &UpPlan, daemons: &Daemons, voice: &Voice) -> anyhow::Error
     let up = async {
         daemons.controlplane.ready().await?;
         daemons.supervisor.ready().await?;
-        ready::announce(plan, voice).await
+        let ready = daemons.controlplane.status().borrow().ready.clone();
+        let url = ready.and_then(|ready| ready["ready"].as_str().map(str::to_owned));
+        ready::announce(plan, url, voice).await
     };
     if let Err(error) = up.await {
         return error;

@@ -185,7 +185,8 @@ async fn terminals_outlive_the_store_and_nothing_is_done_twice() -> Result<()> {
         load.goes_on().await;
         once_or_not_at_all(&product, load.ended().await?).await?;
     }
-    product.post::<Value>(&format!("/sessions/{}/stop", session.id), &json!({})).await?;
+    let (status, body) = product.raw(Method::DELETE, &format!("/sessions/{}", session.id), &json!({})).await?;
+    ensure!(status.is_success(), "{status} {body}");
     product.ended(session.id).await;
     recorded(&cluster, session.id).await
 }

@@ -59,6 +59,8 @@ pub(crate) struct DaemonPlan {
     pub(crate) program: PathBuf,
     /// Its arguments, given the last ready line.
     pub(crate) arguments: Arguments,
+    /// Variables of ours that begin so are not its business.
+    pub(crate) withheld: Option<&'static str>,
     /// Where its stderr goes.
     pub(crate) log: PathBuf,
 }
@@ -249,6 +251,12 @@ impl Keeper {
             // Ctrl-C goes to the group of the terminal: it is ours to answer, in our order.
             .process_group(0)
             .kill_on_drop(true);
+        if let Some(prefix) = self.plan.withheld {
+            let ours = std::env::vars_os().map(|(name, _)| name);
+            for name in ours.filter(|name| name.to_str().is_some_and(|name| name.starts_with(prefix))) {
+                command.env_remove(name);
+            }
+        }
         command.spawn().with_context(|| format!("cannot be started ({})", self.plan.program.display()))
     }
 

@@ -8,6 +8,16 @@ use super::UpPlan;
 use super::children::DaemonPlan;
 use super::preflight::Programs;
 
+/// How the variables begin that say where a Supabase project is, and with which keys it is asked.
+const PROJECT_VARIABLES: &str = "SUPABASE_";
+
+/// Whether the control plane keeps its records in a Supabase project: then nobody is an admin by themselves.
+pub(super) fn is_in_project() -> bool {
+    ["SUPABASE_URL", "SUPABASE_URL_FILE", "SUPABASE_REST_URL", "SUPABASE_REST_URL_FILE"]
+        .into_iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
 /// The control plane, with everything it keeps in the data dir.
 pub(super) fn controlplane_plan(plan: &UpPlan, programs: &Programs) -> DaemonPlan {
     let (data, listen) = (plan.data.clone(), plan.args.listen.clone());
@@ -28,6 +38,7 @@ pub(super) fn controlplane_plan(plan: &UpPlan, programs: &Programs) -> DaemonPla
                 data.host_credential().into(),
             ]
         }),
+        withheld: None,
         log: plan.data.log("controlplane"),
     }
 }
@@ -53,6 +64,8 @@ pub(super) fn supervisor_plan(plan: &UpPlan, programs: &Programs) -> DaemonPlan 
             words.extend(unsafe_no_jail.then(|| "--unsafe-no-jail".into()));
             words
         }),
+        // The keys of a project pass by every rule of its database.
+        withheld: Some(PROJECT_VARIABLES),
         log: plan.data.log("supervisor"),
     }
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use agentapi_shared::api::ServerEvent;
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use super::plans::is_in_project;
 use super::{UpPlan, Voice};
 use crate::client::Client;
 use crate::config;
@@ -22,8 +24,9 @@ pub(super) enum Announcement {
     Ready {
         /// The url.
         ready: String,
-        /// Good for one login.
-        login_url: String,
+        /// Good for one login. None in a Supabase project, where nobody is an admin by themselves.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        login_url: Option<String>,
     },
     /// It does not.
     Failed {
@@ -35,7 +38,11 @@ pub(super) enum Announcement {
 }
 
 /// Waits until sessions can be started, and says so.
-pub(super) async fn announce(plan: &UpPlan, voice: &Voice) -> anyhow::Result<()> {
+pub(super) async fn announce(plan: &UpPlan, ready: Option<String>, voice: &Voice) -> anyhow::Result<()> {
+    if is_in_project() {
+        let ready = ready.context("the control plane did not say where it listens")?;
+        return tell(voice, &Announcement::Ready { ready, login_url: None });
+    }
     let client = Client::new(config::local_server(plan.data.root())?)?;
     match tokio::time::timeout(CONNECT_SECONDS_MAX, host_connected(&client)).await {
         Ok(connected) => connected?,
@@ -45,14 +52,17 @@ pub(super) async fn announce(plan: &UpPlan, voice: &Voice) -> anyhow::Result<()>
         )),
     }
     let url = client.server().url.as_str().trim_end_matches('/').to_owned();
-    let announcement = Announcement::Ready { ready: url, login_url: client.login_code().await?.url };
+    tell(voice, &Announcement::Ready { ready: url, login_url: Some(client.login_code().await?.url) })
+}
+
+fn tell(voice: &Voice, announcement: &Announcement) -> anyhow::Result<()> {
     match voice {
         Voice::Background => {
             // The login link is for the process that waits, and not for the log.
-            output::line(&serde_json::to_string(&announcement)?);
+            output::line(&serde_json::to_string(announcement)?);
             voice.say("ready");
         }
-        Voice::Terminal { json } => show(&announcement, *json)?,
+        Voice::Terminal { json } => show(announcement, *json)?,
     }
     Ok(())
 }
@@ -63,7 +73,10 @@ pub(super) fn show(announcement: &Announcement, json: bool) -> anyhow::Result<()
         output::line(&serde_json::to_string(announcement)?);
     } else if let Announcement::Ready { ready, login_url } = announcement {
         output::line(&format!("ready: {ready}"));
-        output::line(&format!("log in: {login_url}"));
+        match login_url {
+            Some(login_url) => output::line(&format!("log in: {login_url}")),
+            None => output::line("its records are in a Supabase project: log in as one of its people"),
+        }
     }
     Ok(())
 }

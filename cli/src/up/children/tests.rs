@@ -24,6 +24,8 @@ impl Script {
                 let script = format!("LAST='{last}'; DIR='{}'; {code}", dir.display());
                 vec!["-c".into(), script.into()]
             }),
+            // What cargo sets for every test.
+            withheld: Some("CARGO_PKG_"),
             log: self.dir.join("daemon.log"),
         }
     }
@@ -36,6 +38,18 @@ impl Drop for Script {
 }
 
 const SERVE: &str = "exec sleep 600";
+
+#[tokio::test]
+async fn what_is_withheld_does_not_reach_a_daemon() {
+    assert!(std::env::var_os("CARGO_PKG_NAME").is_some(), "it would reach it");
+    let script = Script::new();
+    let group = TaskGroup::new();
+    let code = format!("env | grep -c ^CARGO_PKG_ > $DIR/seen; echo '{{\"ready\":\"x\"}}'; {SERVE}");
+    let daemon = Daemon::keep_running(script.plan(&code), None, &group);
+    daemon.ready().await.unwrap();
+    assert_eq!(std::fs::read_to_string(script.dir.join("seen")).unwrap().trim(), "0");
+    daemon.stop().await;
+}
 
 #[tokio::test]
 async fn a_killed_daemon_is_started_again_with_what_it_had() {

@@ -14,7 +14,7 @@ use super::error::{Again, Failure, Party, Refusal};
 use super::filter::Query;
 use super::proof::Proof;
 use crate::store::StoreError;
-use crate::store::records::CallerToken;
+use crate::store::records::{CallerToken, without_nul};
 
 /// PostgREST is near, or a few network hops away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -142,6 +142,12 @@ impl Client {
         Self { deadline, ..self }
     }
 
+    /// As if a proof had been registered.
+    #[cfg(test)]
+    pub(super) fn assume_proof(&self) {
+        self.proof.assume();
+    }
+
     /// Where PostgREST is, for messages.
     pub(super) fn url(&self) -> String {
         self.project.rest_url().to_string()
@@ -189,7 +195,7 @@ impl Client {
         arguments: Value,
         path: String,
     ) -> Result<T, StoreError> {
-        let body = serde_json::to_string(&storable(arguments))
+        let body = serde_json::to_string(&without_nul(arguments))
             .map_err(|error| Failure::Unwritable(error).into_store_error(name.party()))?;
         let Function { again, proven, records, .. } = function;
         let path = format!("rpc/{path}");
@@ -287,16 +293,4 @@ fn of_wire(error: reqwest::Error) -> Failure {
 fn pause(tries: u32) -> Duration {
     let usual = TRY_AGAIN_AFTER * 2_u32.saturating_pow(tries);
     usual.mul_f64(rand::random_range(1.0..2.0))
-}
-
-/// What Postgres can keep: it has no place for U+0000 in text, and what a host says must not stop for one.
-pub(super) fn storable(value: Value) -> Value {
-    match value {
-        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
-        Value::Array(values) => Value::Array(values.into_iter().map(storable).collect()),
-        Value::Object(fields) => Value::Object(
-            fields.into_iter().map(|(name, value)| (name.replace('\0', "\u{fffd}"), storable(value))).collect(),
-        ),
-        other => other,
-    }
 }

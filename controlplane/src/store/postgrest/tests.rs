@@ -1,6 +1,7 @@
 //! The store on a real Postgres behind a real PostgREST: the contract of every store, and what is its own.
 
 mod differential;
+mod failures;
 mod injection;
 mod real;
 mod starts;

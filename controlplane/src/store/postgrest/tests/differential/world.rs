@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::path::PathBuf;
 
+use agentapi_shared::audit::Personal;
 use agentapi_shared::{EventId, HostId, OrgId, SessionId, UserId};
 use agentapi_test_postgres::dir::TempDir;
 use anyhow::Result;
@@ -170,6 +171,11 @@ impl<'a> World<'a> {
             session: None,
             host: None,
             detail: json!({ "n": 1 }),
+            org: None,
+            job: AuditEntry::SYSTEM,
+            credential: None,
+            request: None,
+            personal: Personal::default(),
         }
     }
 
