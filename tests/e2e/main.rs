@@ -6,4 +6,5 @@ mod keyframes;
 mod machine;
 mod modes;
 mod outage;
+mod project;
 mod up;

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use agentapi_shared::SessionId;
 use agentapi_shared::api::{Page, Session};
 use agentapi_test_postgres::cluster::Cluster;
-use agentapi_test_postgres::jwt;
-use agentapi_tests::product::{Product, Project};
+use agentapi_tests::product::Product;
 use agentapi_tests::viewer::ViewerOptions;
 use agentapi_tests::wait::{eventually, here};
 use anyhow::{Context as _, Result, ensure};
@@ -18,40 +17,14 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use crate::project::project;
+
 /// Within what a caller is to know that the store is away.
 const TOLD: Duration = Duration::from_secs(3);
 /// After what the product answers once PostgREST is ready.
 const BACK: Duration = Duration::from_secs(2);
 /// Who creates sessions at once: each is a process with a jail of its own, so they are few.
 const WORKERS: usize = 3;
-/// The owner's API key.
-const TOKEN: &str = "aa_an-owner-who-exists-for-one-test";
-const ORG: &str = "01a00000-0000-7000-8000-000000000001";
-const USER: &str = "01a00000-0000-7000-8000-000000000002";
-
-async fn project(cluster: &Cluster) -> Result<Project> {
-    cluster
-        .sql(&format!(
-            "insert into agentapi.users (id, issuer, subject, name) values ('{USER}', 'test', '{USER}', 'owner');
-             insert into agentapi.organizations (id, created_by, name) values ('{ORG}', '{USER}', 'ours');
-             insert into agentapi.memberships (org_id, user_id, role, created_by) values ('{ORG}', '{USER}', 'owner', '{USER}');
-             insert into agentapi.api_keys (id, org_id, user_id, created_by, name, prefix, hash)
-             values ('01a00000-0000-7000-8000-000000000003', '{ORG}', '{USER}', '{USER}', 'test', 'aa_', decode('{}', 'hex'));",
-            jwt::sha256_hex(TOKEN)
-        ))
-        .await?;
-    let environment = vec![
-        ("SUPABASE_REST_URL", cluster.url.clone()),
-        ("SUPABASE_SERVICE_ROLE_KEY", jwt::signed(&jwt::service_claims(), jwt::SECRET)),
-        ("SUPABASE_JWT_SECRET", jwt::SECRET.to_owned()),
-        // The load is one caller's.
-        ("AGENTAPI_CONTROLPLANE_KEY_REQUESTS_PER_MINUTE", "1000000".to_owned()),
-        ("AGENTAPI_CONTROLPLANE_USER_REQUESTS_PER_MINUTE", "1000000".to_owned()),
-        ("AGENTAPI_CONTROLPLANE_ORGANIZATION_REQUESTS_PER_MINUTE", "1000000".to_owned()),
-    ];
-    Ok(Project { environment, token: TOKEN.to_owned() })
-}
-
 /// Asks for a session under an Idempotency-Key; the answer, or none if there was no whole one.
 async fn create(product: &Product, key: &str) -> Option<(StatusCode, Value)> {
     let body = json!({ "agent": "custom", "command": ["true"], "labels": { "key": key } });

@@ -73,7 +73,7 @@ fn lane(number: u8, real: &Real, seen: &Seen, runtime: &tokio::runtime::Handle) 
 }
 
 /// What must have come up for the test to mean anything, each at least this often.
-const SEEN_MIN: usize = 20;
+const SEEN_MIN: usize = 10;
 const SEEN: [&str; 24] = [
     "Create done",
     "Session done",

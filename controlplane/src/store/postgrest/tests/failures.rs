@@ -64,7 +64,8 @@ async fn text_that_postgres_cannot_keep_stops_nothing() -> Result<()> {
     let real = Real::start().await?;
     real.store.audit(Scope::Host(LOCAL_HOST), entry("a\0b"), Some((LOCAL_HOST, 1))).await?;
     assert_eq!(real.store.outbox_seen(LOCAL_HOST).await?, 1);
-    let stored = real.cluster.sql("select entry::jsonb #>> '{detail,text}' from agentapi.audit_logs where action = 'test'");
+    let stored =
+        real.cluster.sql("select entry::jsonb #>> '{detail,text}' from agentapi.audit_logs where action = 'test'");
     assert_eq!(stored.await?, "a\u{fffd}b");
     Ok(())
 }
@@ -84,7 +85,10 @@ async fn a_token_decides_and_not_what_is_said_beside_it() -> Result<()> {
     real.store.audit(Scope::Tenant(own.clone()), entry("own"), None).await?;
     let over = with(claims(json!({ "exp": jwt::now() - 3600 })));
     assert!(matches!(real.store.sessions(over, page.clone()).await, Err(StoreError::Unauthenticated)));
-    let forged = with(jwt::signed(&jwt::claims(uuid::Uuid::from_u128(owner.user.as_u128())), "another-secret-of-32-characters-!"));
+    let forged = with(jwt::signed(
+        &jwt::claims(uuid::Uuid::from_u128(owner.user.as_u128())),
+        "another-secret-of-32-characters-!",
+    ));
     assert!(matches!(real.store.sessions(forged, page.clone()).await, Err(StoreError::Unauthenticated)));
     // Of somebody else: said to be the owner of our organisation, and it does not exist for them.
     let foreign = with(claims(json!({ "sub": member.user })));

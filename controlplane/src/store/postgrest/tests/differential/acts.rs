@@ -8,8 +8,8 @@ use agentapi_shared::link::HostFacts;
 use agentapi_shared::{EventId, Exit, ExitReason, SessionId, WindowSize};
 use time::Duration;
 
-use super::operation::{At, Change, Operation as O};
-use super::world::{World, pick, told};
+use super::operation::{At, Change, Operation as O, Who};
+use super::world::{World, newest, pick, told};
 use crate::capability::Capability;
 use crate::store::records::{
     AuditEntry, EgressFilter, HostRecord, NewSession, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
@@ -48,7 +48,8 @@ impl World<'_> {
         match operation.clone() {
             O::Create { by, name, label, shared, key } => self.create(by, name, label, shared, key).await,
             O::Session { who, session } => {
-                let (scope, (id, _)) = (self.scope(&who), self.session(session));
+                let (id, _) = self.session(session);
+                let scope = self.scope_of(&who, id).await;
                 ask(self.stores(), |store| store.session(scope.clone(), id)).await
             }
             O::Sessions { by, state, agent, host, label, before, limit } => {
@@ -65,11 +66,12 @@ impl World<'_> {
             }
             O::Unsettled { host } => self.unsettled(host).await,
             O::Update { who, session, stale, change, record, seen } => {
-                let scope = self.scope(&who);
+                let scope = self.scope_of(&who, self.session(session).0).await;
                 self.update(scope, session, stale, change, record, seen).await
             }
             O::Purge { who, session } => {
-                let (scope, (id, _)) = (self.scope(&who), self.session(session));
+                let (id, _) = self.session(session);
+                let scope = self.scope_of(&who, id).await;
                 let entry = AuditEntry { session: Some(id), ..self.entry("purge") };
                 ask(self.stores(), |store| store.purge_session(scope.clone(), id, entry.clone())).await
             }
@@ -95,6 +97,18 @@ impl World<'_> {
             }
             other => self.on_accounts(other).await,
         }
+    }
+
+    /// The same, and of a host mostly the one that the session is on.
+    async fn scope_of(&self, who: &Who, session: SessionId) -> Scope {
+        let scope = self.scope(who);
+        if matches!(who, Who::Host(at) if at % 4 > 0)
+            && let Ok(record) = self.stores()[0].session(Scope::System, session).await
+            && let Some(host) = record.host
+        {
+            return Scope::Host(host);
+        }
+        scope
     }
 
     async fn create(&mut self, by: At, name: Option<String>, label: String, shared: bool, key: Option<At>) -> Both {
@@ -206,14 +220,16 @@ impl World<'_> {
     async fn on_egress(&mut self, operation: O) -> Both {
         match operation {
             O::RecordEgress { host, session, decision, verdict, text, bytes, seen } => {
-                let known = self.decisions.get(usize::from(decision % 8)).copied();
+                // Some come twice.
+                let known = pick(&self.decisions, decision).copied().filter(|_| decision % 4 == 0);
                 let id = known.unwrap_or_else(EventId::generate);
                 if known.is_none() {
                     self.decisions.push(id);
                 }
+                let (session, _) = self.session(session);
                 let decision = EgressDecision {
                     id,
-                    session: self.session(session).0,
+                    session,
                     spawn: 1,
                     at: self.now,
                     host: text.clone(),
@@ -226,12 +242,16 @@ impl World<'_> {
                     duration_ms: 2,
                     times: 1 + bytes % 3,
                 };
-                let host = self.host(host);
+                let host = match self.scope_of(&Who::Host(host), session).await {
+                    Scope::Host(host) => host,
+                    Scope::Tenant(_) | Scope::System => return Both::default(),
+                };
                 let seen = Self::seen(&Scope::Host(host), seen);
                 ask(self.stores(), |store| store.record_egress(host, decision.clone(), seen)).await
             }
             O::Egress { who, session, verdict, before, limit } => {
-                let (scope, (id, _)) = (self.scope(&who), self.session(session));
+                let (id, _) = self.session(session);
+                let scope = self.scope_of(&who, id).await;
                 let before = before.and_then(|at| pick(&self.decisions, at)).copied();
                 let filter = EgressFilter { verdict, before, limit };
                 ask(self.stores(), |store| store.egress(scope.clone(), id, filter.clone())).await
@@ -274,16 +294,16 @@ impl World<'_> {
         let now = self.now;
         match operation {
             O::RegisterToken { by, token } => {
-                let (hash, person) = (self.secret("token", token % 4), self.person(by));
+                let (hash, person) = (self.secret("token", token % 2), self.person(by));
                 let holder = TokenHolder::User { org: person.org, user: person.user };
                 ask(self.stores(), |store| store.register_token(hash.clone(), holder, now)).await
             }
             O::RegisterHostToken { host, token } => {
-                let (hash, host) = (self.secret("host", token % 4), self.host(host));
+                let (hash, host) = (self.secret("host", token % 2), self.host(host));
                 ask(self.stores(), |store| store.register_token(hash.clone(), TokenHolder::Host(host), now)).await
             }
             O::Token { token, of_host } => {
-                let hash = self.secret(if of_host { "host" } else { "token" }, token % 4);
+                let hash = self.secret(if of_host { "host" } else { "token" }, token % 2);
                 ask(self.stores(), |store| store.token(hash.clone())).await
             }
             O::CreateCode { by, minutes } => {
@@ -294,7 +314,7 @@ impl World<'_> {
                     .await
             }
             O::Redeem { code } => {
-                let code = pick(&self.codes, code).cloned().unwrap_or_else(|| self.secret("code", "none"));
+                let code = pick(newest(&self.codes), code).cloned().unwrap_or_else(|| self.secret("code", "none"));
                 let cookie = self.secret("cookie", self.cookies.len());
                 self.cookies.push(cookie.clone());
                 let (until, entry) = (now + Duration::hours(10), self.entry("login"));
@@ -304,11 +324,12 @@ impl World<'_> {
                     .await
             }
             O::Browser { cookie } => {
-                let cookie = pick(&self.cookies, cookie).cloned().unwrap_or_default();
+                let cookie = pick(newest(&self.cookies), cookie).cloned().unwrap_or_default();
                 ask(self.stores(), |store| store.browser_session(cookie.clone(), now)).await
             }
             O::EndBrowser { by, cookie } => {
-                let (cookie, person) = (pick(&self.cookies, cookie).cloned().unwrap_or_default(), self.person(by));
+                let (cookie, person) =
+                    (pick(newest(&self.cookies), cookie).cloned().unwrap_or_default(), self.person(by));
                 let entry = self.entry("logout");
                 ask(self.stores(), |store| store.end_browser_session(person.clone(), cookie.clone(), entry.clone()))
                     .await

@@ -177,9 +177,9 @@ fn label() -> impl Strategy<Value = String> {
 
 fn who() -> impl Strategy<Value = Who> {
     prop_oneof![
-        5 => at().prop_map(Who::Person),
-        2 => at().prop_map(Who::Host),
-        2 => Just(Who::System),
+        4 => at().prop_map(Who::Person),
+        3 => at().prop_map(Who::Host),
+        3 => Just(Who::System),
     ]
 }
 
@@ -208,7 +208,7 @@ fn change() -> impl Strategy<Value = Change> {
         weighted(0.2, proptest::collection::vec((label(), text()), 0..3)),
         weighted(0.3, visibility),
         weighted(0.2, (1..400_u16, 1..200_u16)),
-        weighted(0.4, at()),
+        weighted(0.6, at()),
     );
     let second = (
         weighted(0.2, select(vec![Desired::Run, Desired::Stop])),

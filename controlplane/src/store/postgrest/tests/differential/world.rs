@@ -20,7 +20,7 @@ use crate::store::{OutboxSeen, Scope, Store, StoreError};
 
 const START: OffsetDateTime = time::macros::datetime!(2026-01-02 03:04:05.678901 UTC);
 /// Sessions that operations mean: the newest so many.
-const SESSIONS: usize = 6;
+const SESSIONS: usize = 4;
 
 /// An embedded store of one lane.
 #[derive(Debug)]
@@ -86,6 +86,11 @@ pub(super) struct World<'a> {
     pub(super) entries: Vec<EventId>,
     /// Makes secrets of this case differ from those of others.
     salt: OrgId,
+}
+
+/// The last few.
+pub(super) fn newest<T>(all: &[T]) -> &[T] {
+    &all[all.len().saturating_sub(2)..]
 }
 
 pub(super) fn pick<T>(all: &[T], at: At) -> Option<&T> {

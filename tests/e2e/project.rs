@@ -1,0 +1,100 @@
+//! `agentapi up` with its records in a Supabase project, whose database is brought up to date first.
+
+use std::process::Command;
+
+use agentapi_test_postgres::cluster::{Cluster, Release};
+use agentapi_test_postgres::jwt;
+use agentapi_tests::process::{binary, processes};
+use agentapi_tests::product::Project;
+use agentapi_tests::wait::eventually;
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::machine::Machine;
+
+/// The owner's API key.
+const TOKEN: &str = "aa_an-owner-who-exists-for-one-test";
+const ORG: &str = "01a00000-0000-7000-8000-000000000001";
+const USER: &str = "01a00000-0000-7000-8000-000000000002";
+const KEY: &str = "01a00000-0000-7000-8000-000000000003";
+
+/// A project, and an owner who was made in it by hand.
+pub(crate) async fn project(cluster: &Cluster) -> Result<Project> {
+    let hash = jwt::sha256_hex(TOKEN);
+    cluster
+        .sql(&format!(
+            "insert into agentapi.users (id, issuer, subject, name) values ('{USER}', 'test', '{USER}', 'owner');
+             insert into agentapi.organizations (id, created_by, name) values ('{ORG}', '{USER}', 'ours');
+             insert into agentapi.memberships (org_id, user_id, role, created_by) values ('{ORG}', '{USER}', 'owner', '{USER}');
+             insert into agentapi.api_keys (id, org_id, user_id, created_by, name, prefix, hash)
+             values ('{KEY}', '{ORG}', '{USER}', '{USER}', 'test', 'aa_', decode('{hash}', 'hex'));"
+        ))
+        .await?;
+    Ok(Project { environment: environment(cluster), token: TOKEN.to_owned() })
+}
+
+fn environment(cluster: &Cluster) -> Vec<(&'static str, String)> {
+    vec![
+        ("SUPABASE_REST_URL", cluster.url.clone()),
+        ("SUPABASE_SERVICE_ROLE_KEY", jwt::signed(&jwt::service_claims(), jwt::SECRET)),
+        ("SUPABASE_JWT_SECRET", jwt::SECRET.to_owned()),
+        // The load of a test is one caller's.
+        ("AGENTAPI_CONTROLPLANE_KEY_REQUESTS_PER_MINUTE", "1000000".to_owned()),
+        ("AGENTAPI_CONTROLPLANE_USER_REQUESTS_PER_MINUTE", "1000000".to_owned()),
+        ("AGENTAPI_CONTROLPLANE_ORGANIZATION_REQUESTS_PER_MINUTE", "1000000".to_owned()),
+    ]
+}
+
+/// Runs `agentapi-controlplane migrate`; what it said.
+fn migrate(cluster: &Cluster) -> Result<String> {
+    let mut command = Command::new(binary("agentapi-controlplane"));
+    let output = command.arg("migrate").env("AGENTAPI_CONTROLPLANE_DATABASE_URL", cluster.owner_url()).output()?;
+    anyhow::ensure!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The variables that a daemon of this machine has.
+fn variables(machine: &Machine, daemon: &str) -> Result<String> {
+    let data = machine.data().display().to_string();
+    let is_it = |command: &str| command.contains(daemon) && command.contains(&data);
+    let found = processes().into_iter().find(|process| is_it(&process.command)).context("it runs")?;
+    let all = std::fs::read(format!("/proc/{}/environ", found.pid))?;
+    Ok(String::from_utf8_lossy(&all).replace('\0', "\n"))
+}
+
+#[tokio::test]
+async fn up_goes_into_a_project_once_its_database_is_up_to_date() -> Result<()> {
+    let mut cluster = Cluster::bare(Release::System).await?;
+    cluster.sql("create schema agentapi; grant usage on schema agentapi to service_role").await?;
+    cluster.serve("agentapi").await?;
+    let machine = Machine::new()?;
+    let up = |cluster: &Cluster| {
+        let mut command = machine.command(&["up", "--detach", "--json", "--listen", "127.0.0.1:0"]);
+        command.envs(environment(cluster)).output()
+    };
+    let refused = up(&cluster)?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("agentapi-controlplane migrate"), "{refused:?}");
+    cluster.sql("drop schema agentapi").await?;
+    let (first, second) = (migrate(&cluster)?, migrate(&cluster)?);
+    assert!(first.contains("applied 20261126040001_roles\n") && first.contains(" 0 before"), "{first}");
+    assert!(second.starts_with("0 applied now, "), "{second}");
+    cluster.serve("agentapi").await?;
+    let project = project(&cluster).await?;
+    let ready = up(&cluster)?;
+    assert!(ready.status.success(), "{ready:?}");
+    let ready: Value = serde_json::from_slice(&ready.stdout)?;
+    assert!(ready.get("login_url").is_none(), "nobody is an admin by themselves: {ready}");
+    let url = ready["ready"].as_str().context("a URL")?;
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    eventually("the local host is there", async || {
+        let answer = http.get(format!("{url}/api/v1/hosts")).bearer_auth(&project.token).send().await.ok()?;
+        let hosts: Value = answer.json().await.ok()?;
+        (hosts["data"][0]["connected"] == true).then_some(())
+    })
+    .await;
+    assert!(!machine.data().join("credentials.json").exists());
+    assert!(variables(&machine, "agentapi-controlplane")?.contains("SUPABASE_SERVICE_ROLE_KEY="));
+    assert!(!variables(&machine, "agentapi-supervisor")?.contains("SUPABASE_"), "keys stay with the control plane");
+    Ok(())
+}
