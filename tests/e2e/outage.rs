@@ -15,7 +15,7 @@ use agentapi_tests::wait::{eventually, here};
 use anyhow::{Context as _, Result, ensure};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::project::project;
 
@@ -42,15 +42,16 @@ async fn create(product: &Product, key: &str) -> Option<(StatusCode, Value)> {
 struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU32>,
-    workers: Vec<JoinHandle<BTreeMap<String, Option<StatusCode>>>>,
+    workers: JoinSet<BTreeMap<String, Option<StatusCode>>>,
 }
 
 impl Load {
     fn start(product: &Arc<Product>, name: &str) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-        let worker = |number: usize| {
+        let mut workers = JoinSet::new();
+        for number in 0..WORKERS {
             let (product, stop, done, name) = (product.clone(), stop.clone(), done.clone(), name.to_owned());
-            tokio::spawn(async move {
+            workers.spawn(async move {
                 let mut asked = BTreeMap::new();
                 while !stop.load(Ordering::Relaxed) {
                     let key = format!("{name}-{number}-{}", asked.len());
@@ -66,9 +67,9 @@ impl Load {
                     asked.insert(key, answer.map(|(status, _)| status));
                 }
                 asked
-            })
-        };
-        Self { workers: (0..WORKERS).map(worker).collect(), stop, done }
+            });
+        }
+        Self { workers, stop, done }
     }
 
     /// Waits until more sessions were made than so far.
@@ -77,11 +78,11 @@ impl Load {
         eventually("sessions are made", async || (self.done.load(Ordering::Relaxed) > before + 2).then_some(())).await;
     }
 
-    async fn ended(self) -> Result<BTreeMap<String, Option<StatusCode>>> {
+    async fn ended(mut self) -> Result<BTreeMap<String, Option<StatusCode>>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = BTreeMap::new();
-        for worker in self.workers {
-            all.extend(worker.await?);
+        while let Some(asked) = self.workers.join_next().await {
+            all.extend(asked?);
         }
         Ok(all)
     }

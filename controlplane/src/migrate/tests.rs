@@ -40,6 +40,20 @@ async fn one_that_fails_leaves_nothing_of_itself_and_the_ones_before() -> anyhow
 }
 
 #[tokio::test]
+async fn a_database_is_reached_over_tls_and_only_by_its_own_name() -> anyhow::Result<()> {
+    let cluster = Cluster::secure().await?;
+    let (url, authority) = cluster.secure_url();
+    let untrusted = migrate(&url, None).await;
+    assert!(matches!(&untrusted, Err(MigrateError::Connect(_))), "{untrusted:?}");
+    let elsewhere = migrate(&url.replace("@localhost", "@127.0.0.1"), Some(&authority)).await;
+    assert!(matches!(&elsewhere, Err(MigrateError::Connect(_))), "{elsewhere:?}");
+    assert_eq!(migrate(&url, Some(&authority)).await?.new, migrations());
+    let nothing = migrate(&url, Some(Path::new("/nowhere"))).await;
+    assert!(matches!(&nothing, Err(MigrateError::Tls(tls::TlsError::Authority { .. }))), "{nothing:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_url_is_named() {
     assert!(matches!(database_url(None, None), Err(MigrateError::NoUrl)));
     assert!(matches!(database_url(Some("/nowhere"), None), Err(MigrateError::Read { .. })));

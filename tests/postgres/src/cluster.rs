@@ -1,7 +1,6 @@
 //! A database and a PostgREST of a test's own: real programs, ended with the tests. PostgREST and `psql` run as the test does.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Weak};
@@ -14,7 +13,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::jwt;
-use crate::server::Server;
+use crate::server::{Reach, Server, free_port};
 use crate::wait::{eventually, soon};
 
 pub use crate::server::{Release, here, root};
@@ -49,11 +48,6 @@ pub fn migrations() -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string())
-}
-
 /// One with our schema in its database `postgres`, made once for all tests that run at the time, and gone with the last.
 async fn shared() -> Result<Arc<Server>> {
     let mut known = SHARED.lock().await;
@@ -71,7 +65,16 @@ static SHARED: Mutex<Weak<Server>> = Mutex::const_new(Weak::new());
 impl Cluster {
     /// A project as Supabase makes it, without anything of ours, and without PostgREST.
     pub async fn bare(release: Release) -> Result<Self> {
-        let server = Arc::new(Server::start(release).await?);
+        Self::on(Server::start(release, Reach::Socket).await?).await
+    }
+
+    /// The same, reached over TLS as well.
+    pub async fn secure() -> Result<Self> {
+        Self::on(Server::start(Release::System, Reach::Tls).await?).await
+    }
+
+    async fn on(server: Server) -> Result<Self> {
+        let server = Arc::new(server);
         let cluster =
             Self { server, database: "postgres".to_owned(), postgrest: None, ports: None, url: String::new() };
         eventually("Postgres answers", async || cluster.sql_as("supabase_admin", "select 1").await.ok()).await;
@@ -145,7 +148,12 @@ impl Cluster {
             "PostgREST is missing. Install it with: cd tests/database && npm ci && npm run links"
         );
         let dir = self.server.dir.path();
-        let uri = format!("postgres://authenticator@/{}?host={}&port=5432", self.database, dir.join("sock").display());
+        let uri = format!(
+            "postgres://authenticator@/{}?host={}&port={}",
+            self.database,
+            dir.join("sock").display(),
+            self.server.port
+        );
         let log_path = dir.join(format!("postgrest-{}.log", self.database));
         let http = reqwest::Client::builder().no_proxy().build()?;
         // A port that was free may be taken by the time: then it ends, and another one is tried.
@@ -203,17 +211,34 @@ impl Cluster {
     /// How the role that owns the project connects.
     #[must_use]
     pub fn owner_url(&self) -> String {
-        format!(
-            "host={} port=5432 user=postgres dbname={}",
-            self.server.dir.path().join("sock").display(),
-            self.database
-        )
+        let Server { dir, port, .. } = &*self.server;
+        format!("host={} port={port} user=postgres dbname={}", dir.path().join("sock").display(), self.database)
+    }
+
+    /// The same over TLS, and the certificate to trust.
+    #[must_use]
+    pub fn secure_url(&self) -> (String, PathBuf) {
+        let Server { dir, port, .. } = &*self.server;
+        let url = format!("postgres://postgres@localhost:{port}/{}?sslmode=require", self.database);
+        (url, dir.path().join("authority.pem"))
     }
 
     fn psql(&self, role: &str) -> Command {
         let mut command = Command::new("psql");
         command
-            .args(["-X", "-qAt", "-v", "ON_ERROR_STOP=1", "-p", "5432", "-d", &self.database, "-U", role, "-h"])
+            .args([
+                "-X",
+                "-qAt",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-p",
+                &self.server.port,
+                "-d",
+                &self.database,
+                "-U",
+                role,
+                "-h",
+            ])
             .arg(self.server.dir.path().join("sock"))
             .env("PGOPTIONS", "-c client_min_messages=warning")
             .kill_on_drop(true);

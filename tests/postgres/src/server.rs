@@ -3,6 +3,7 @@
 //! Postgres refuses to run as root, so it gets a user that is none.
 
 use std::fs::File;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -44,7 +45,19 @@ pub enum Release {
 pub(crate) struct Server {
     pub(crate) dir: TempDir,
     programs: PathBuf,
+    /// Of its socket, and on loopback where it listens there.
+    pub(crate) port: String,
+    reach: Reach,
     running: Mutex<Option<Running>>,
+}
+
+/// Where it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// On its socket alone.
+    Socket,
+    /// On loopback as well, with TLS.
+    Tls,
 }
 
 /// The thread that has it as its child.
@@ -102,9 +115,30 @@ fn private_dir(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string())
+}
+
+/// Gives a data directory the certificate of `localhost`; `authority` is to be trusted for it.
+fn certify(data: &Path, authority: &Path) -> Result<()> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    std::fs::write(authority, made.cert.pem())?;
+    for (name, text) in [("server.crt", made.cert.pem()), ("server.key", made.signing_key.serialize_pem())] {
+        let path = data.join(name);
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        if geteuid().is_root() {
+            let user = User::from_name("postgres")?.context("no user `postgres`")?;
+            chown(&path, Some(user.uid), Some(user.gid))?;
+        }
+    }
+    Ok(())
+}
+
 impl Server {
     /// Makes an empty one and starts it.
-    pub(crate) async fn start(release: Release) -> Result<Self> {
+    pub(crate) async fn start(release: Release, reach: Reach) -> Result<Self> {
         let programs = release.programs()?;
         let dir = TempDir::new();
         // npm's programs may lie below a home that no other user can enter.
@@ -118,7 +152,14 @@ impl Server {
             .output();
         let output = soon("initdb", output).await?;
         ensure!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
-        let server = Self { dir, programs, running: Mutex::default() };
+        let port = match reach {
+            Reach::Socket => "5432".to_owned(),
+            Reach::Tls => {
+                certify(&dir.path().join("data"), &dir.path().join("authority.pem"))?;
+                free_port()?
+            }
+        };
+        let server = Self { dir, programs, port, reach, running: Mutex::default() };
         server.run()?;
         Ok(server)
     }
@@ -132,9 +173,13 @@ impl Server {
             .arg(self.dir.path().join("data"))
             .arg("-k")
             .arg(self.dir.path().join("sock"))
-            .args(["-p", "5432", "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=64MB"])
+            .args(["-p", &self.port, "-c", "fsync=off", "-c", "shared_buffers=64MB"])
             .stdout(log.try_clone()?)
             .stderr(log);
+        match self.reach {
+            Reach::Socket => command.args(["-c", "listen_addresses="]),
+            Reach::Tls => command.args(["-c", "listen_addresses=127.0.0.1", "-c", "ssl=on"]),
+        };
         let (stop, stopped) = std::sync::mpsc::channel();
         // It ends with the thread that started it, so that thread must not be one of a test: others may still use it.
         let keeper = std::thread::Builder::new().name("postgres".to_owned()).spawn(move || keep(command, &stopped))?;
