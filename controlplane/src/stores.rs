@@ -7,7 +7,6 @@ use reqwest::Url;
 use reqwest::header::HeaderMap;
 
 use crate::auth::Secret;
-use crate::identity::mint::Minter;
 use crate::identity::project::ProjectKeys;
 use crate::store::postgrest::tokens::{SharedSecret, TokenSource};
 use crate::store::postgrest::{self, Postgrest, Project};
@@ -87,12 +86,6 @@ impl Project for ProjectKeys {
 
     fn caller_headers(&self, token: &CallerToken) -> HeaderMap {
         Self::caller_headers(self, token)
-    }
-}
-
-impl TokenSource for Minter {
-    fn token(&self, tenant: &TenantContext) -> Result<CallerToken, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self::token(self, tenant.user)?)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod filter;
 mod hosts;
 mod idempotency;
 mod jobs;
+mod known;
 mod proof;
 mod rows;
 mod sessions;

@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::error::{Again, Failure, Party, Refusal};
 use super::filter::Query;
+use super::known::{KnownTokens, is_harmless};
 use super::proof::Proof;
 use crate::store::StoreError;
 use crate::store::records::{CallerToken, without_nul};
@@ -117,6 +118,7 @@ pub(super) struct Client {
     project: Arc<dyn Project>,
     proof: Arc<Proof>,
     deadline: Duration,
+    pub(super) known: Arc<KnownTokens>,
     /// Counts writes, each of which has its audit record.
     written: Arc<watch::Sender<u64>>,
 }
@@ -133,7 +135,7 @@ impl Client {
         let near =
             project.rest_url().host_str().is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].contains(&host));
         let wire = if near { builder.no_proxy() } else { builder }.build()?;
-        Ok(Self { wire, project, proof: Arc::default(), deadline: DEADLINE, written })
+        Ok(Self { wire, project, proof: Arc::default(), deadline: DEADLINE, known: Arc::default(), written })
     }
 
     /// The same with another deadline: a machine that runs many tests at once takes longer.
@@ -208,6 +210,9 @@ impl Client {
         if request.records {
             // Also after a failure: what went unanswered may be there.
             self.written.send_modify(|count| *count += 1);
+        }
+        if request.proven && !request.path.strip_prefix("rpc/").is_some_and(is_harmless) {
+            self.known.forget();
         }
         let answer = answer.unwrap_or(Err(Failure::Late)).map_err(|failure| failure.into_store_error(name.party()))?;
         // A function without a result answers with nothing.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use agentapi_shared::audit::Personal;
+use agentapi_shared::audit::{PLATFORM, Personal};
 use agentapi_shared::{EventId, SessionId};
 use agentapi_test_postgres::jwt;
 use anyhow::Result;
@@ -16,8 +16,11 @@ use tokio::task::JoinSet;
 
 use super::real::{Real, TestProject, store};
 use crate::store::postgrest::Postgrest;
-use crate::store::records::{AuditEntry, CallerToken, LOCAL_HOST, SessionFilter, TenantContext};
-use crate::store::{AuditStore as _, HostStore as _, Scope, SessionStore as _, Store as _, StoreError};
+use crate::store::postgrest::client::{Function, Name};
+use crate::store::records::{AuditEntry, CallerToken, LOCAL_HOST, SessionFilter, TenantContext, TokenHolder};
+use crate::store::{
+    AuditStore as _, CredentialStore as _, HostStore as _, Scope, SessionStore as _, Store as _, StoreError,
+};
 
 fn entry(detail: &str) -> AuditEntry {
     AuditEntry {
@@ -56,6 +59,22 @@ async fn a_proof_that_is_lost_is_registered_again() -> Result<()> {
     }
     let second = proofs().await?;
     assert!(!second.is_empty() && !second.contains(' ') && second != first, "{second}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_is_disabled_here_is_nobody_at_once() -> Result<()> {
+    const DISABLE: Function = Function::once("job_disable_user");
+    let real = Real::start().await?;
+    let owner = real.owner().await?;
+    let holder = TokenHolder::User { org: owner.org, user: owner.user };
+    let hash = jwt::sha256_hex("token");
+    real.store.register_token(hash.clone(), holder, OffsetDateTime::now_utc()).await?;
+    assert!(real.store.token(hash.clone()).await?.is_some());
+    let audit = AuditEntry { action: "user.disable".into(), ..entry("") }.argument(PLATFORM, &Scope::System);
+    let disable = json!({ "p_user": owner.user, "p_disabled": true, "p_audit": audit });
+    real.store.client.call::<()>(Name::Service, DISABLE, disable).await?;
+    assert_eq!(real.store.token(hash).await?, None);
     Ok(())
 }
 
