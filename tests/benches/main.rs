@@ -1,7 +1,7 @@
 //! The benchmarks: what the whole product costs, each figure beside a peer or a physical limit measured in the same run.
 //!
 //! Prints Markdown. Nothing here is asserted but that it worked: figures belong to a machine and an hour, and only those of one run compare.
-//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [gateway] [audit] [jail] [--quick] [--sessions N,N] [--against DIR]`
+//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [gateway] [audit] [store] [jail] [--quick] [--sessions N,N] [--against DIR]`
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -28,6 +28,7 @@ mod queries;
 mod stalled;
 mod start;
 mod stats;
+mod store;
 mod throughput;
 mod timed_command;
 mod unwatched;
@@ -44,8 +45,8 @@ struct Options {
     against: Option<PathBuf>,
 }
 
-const ALL: [&str; 10] =
-    ["echo", "throughput", "unwatched", "idle", "start", "stalled", "queries", "gateway", "audit", "jail"];
+const ALL: [&str; 11] =
+    ["echo", "throughput", "unwatched", "idle", "start", "stalled", "queries", "gateway", "audit", "store", "jail"];
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self> {
@@ -120,6 +121,7 @@ fn run(options: &Options) -> Result<()> {
                 "queries" => queries::run(options).await?,
                 "gateway" => gateway::run(options).await?,
                 "audit" => audit::run(options).await?,
+                "store" => store::run(options).await?,
                 // Last: it gives up the sight of control groups.
                 _ => jail::run(options).await?,
             }

@@ -10,14 +10,13 @@ use agentapi_shared::SessionId;
 use agentapi_shared::api::{Page, Session};
 use agentapi_test_postgres::cluster::Cluster;
 use agentapi_tests::product::Product;
+use agentapi_tests::project::project;
 use agentapi_tests::viewer::ViewerOptions;
 use agentapi_tests::wait::{eventually, here};
 use anyhow::{Context as _, Result, ensure};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-
-use crate::project::project;
 
 /// Within what a caller is to know that the store is away.
 const TOLD: Duration = Duration::from_secs(3);

@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod plane;
 pub mod process;
 pub mod product;
+pub mod project;
 pub mod viewer;
 
 pub use agentapi_test_postgres::{dir, wait};
