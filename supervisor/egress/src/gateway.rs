@@ -13,6 +13,7 @@ use tracing::info;
 use crate::decisions::Decisions;
 use crate::descriptors::Descriptors;
 use crate::guard::Guard;
+use crate::lanes::Lanes;
 use crate::listen::{self, ListenError, Server};
 use crate::session::Session;
 use crate::splice::Pipes;
@@ -70,6 +71,7 @@ pub(crate) struct Gateway {
     shared: Arc<Shared>,
     table: Mutex<Table>,
     tasks: TaskGroup,
+    lanes: Lanes,
 }
 
 impl Shared {
@@ -102,8 +104,8 @@ impl Drop for Open {
 }
 
 impl Gateway {
-    pub(crate) fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), table: Mutex::default(), tasks: TaskGroup::new() }
+    pub(crate) fn new(shared: Shared, lanes: Lanes) -> Self {
+        Self { shared: Arc::new(shared), table: Mutex::default(), tasks: TaskGroup::new(), lanes }
     }
 
     pub(crate) fn decisions(&self) -> &Arc<Decisions> {
@@ -143,6 +145,8 @@ impl Gateway {
         if roles.len() > LISTENERS_MAX || (roles.is_empty() && known.is_none()) {
             return Err(ServeError::Listeners(roles.len()));
         }
+        let lane = known.as_ref().map_or_else(|| self.lanes.emptiest(), |session| session.lane.clone());
+        let _all_of_it = lane.enter();
         let servers = roles
             .into_iter()
             .zip(descriptors)
@@ -156,7 +160,7 @@ impl Gateway {
                 }
                 session
             }
-            None => Arc::new(Session::new(id, spawn, policy, Arc::clone(&self.shared), &self.tasks)),
+            None => Arc::new(Session::new((id, spawn), policy, Arc::clone(&self.shared), &self.tasks, lane.clone())),
         };
         if let Some(older) = table.sessions.insert(id, Arc::clone(&session))
             && older.spawn != spawn

@@ -13,6 +13,7 @@ mod dial;
 mod gateway;
 mod guard;
 mod hello;
+mod lanes;
 mod listen;
 mod meter;
 mod model;

@@ -17,14 +17,13 @@ use crate::config::Args;
 use crate::descriptors::Descriptors;
 use crate::gateway::{Gateway, Shared};
 use crate::guard::Guard;
+use crate::lanes::Lanes;
 use crate::{chain, control, sys};
 
 /// Descriptors: two sockets a tunnel, and two ends of a pipe while it is busy. Enough for tens of thousands of tunnels of all sessions.
 const NOFILE: u64 = 262_144;
-/// Threads that move bytes: TLS of one session is not to hold up another, and more than a few are for no host.
-const WORKERS_MAX: usize = 4;
-/// Threads that wait for the resolver, one a name. Overflow: a name waits its turn, within its timeout.
-const LOOKUP_THREADS_MAX: usize = 256;
+/// Threads that move bytes: TLS of one session is not to hold up all others, and more than a few are for no host.
+const LANES_MAX: usize = 4;
 
 /// Why the gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -76,14 +75,13 @@ fn start(args: &Args) -> Result<(), StartError> {
     // Read with the rights of who started it; from here on there are none.
     let tls = tls()?;
     give_up_privileges(args, started_by)?;
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .max_blocking_threads(LOOKUP_THREADS_MAX)
-        .enable_all()
-        .build()
-        .map_err(setup("start the runtime"))?;
-    let gateway = Arc::new(Gateway::new(Shared::new(Guard::new(args.allow_addresses.clone()), tls, descriptors)));
+    // The supervisor is heard on this thread, whatever sessions do on theirs.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(setup("start the runtime"))?;
+    let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(LANES_MAX);
+    let lanes = Lanes::start(lanes - 1).map_err(setup("start the threads of sessions"))?;
+    let shared = Shared::new(Guard::new(args.allow_addresses.clone()), tls, descriptors);
+    let gateway = Arc::new(Gateway::new(shared, lanes));
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         announce()?;
@@ -94,8 +92,6 @@ fn start(args: &Args) -> Result<(), StartError> {
         }
     });
     info!("gateway ends");
-    // Threads that wait for a resolver are not waited for.
-    runtime.shutdown_background();
     served.map_err(setup("serve the supervisor"))
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use crate::decisions::Record;
 use crate::dial::{Dialler, LOOKUPS_MAX};
 use crate::gateway::Shared;
+use crate::lanes::Lane;
 use crate::meter::{Meter, Rare};
 use crate::names::Name;
 use crate::refusal::Refusal;
@@ -25,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) dialler: Dialler,
+    /// Where all of it runs.
+    pub(crate) lane: Lane,
     policy: RwLock<Arc<EgressPolicy>>,
     /// Everything of it.
     tasks: TaskGroup,
@@ -43,7 +46,13 @@ pub(crate) struct Outgoing {
 }
 
 impl Session {
-    pub(crate) fn new(id: SessionId, spawn: u32, policy: EgressPolicy, shared: Arc<Shared>, tasks: &TaskGroup) -> Self {
+    pub(crate) fn new(
+        (id, spawn): (SessionId, u32),
+        policy: EgressPolicy,
+        shared: Arc<Shared>,
+        tasks: &TaskGroup,
+        lane: Lane,
+    ) -> Self {
         let tasks = tasks.child();
         Self {
             id,
@@ -55,6 +64,7 @@ impl Session {
                 lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             },
             shared,
+            lane,
             policy: RwLock::new(Arc::new(policy)),
             accepting: Mutex::new(tasks.child()),
             tasks,
