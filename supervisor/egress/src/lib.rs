@@ -4,6 +4,7 @@
 //! says whose it is. It keeps nothing on disk. It outlives the supervisor: tunnels go on, and records of what was decided wait for the next one.
 //! It never decides by itself what is allowed: policies come from the supervisor, and without one nothing is.
 
+mod ahead;
 mod body;
 mod config;
 mod control;

@@ -22,6 +22,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tracing::debug;
 
+use crate::ahead::Ahead;
 use crate::body::{AnyBody, Counted, Direction, passed_on, refused, remove_hop_by_hop};
 use crate::dial::{Dialler, MODEL_LOOKUPS_MAX};
 use crate::gateway::Shared;
@@ -225,9 +226,9 @@ fn client(connector: HttpsConnector<Dial>) -> Client<HttpsConnector<Dial>, Count
 }
 
 impl tower::Service<Uri> for Dial {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Ahead>;
     type Error = NotDialled;
-    type Future = Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, NotDialled>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<TokioIo<Ahead>, NotDialled>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NotDialled>> {
         Poll::Ready(Ok(()))
@@ -237,7 +238,7 @@ impl tower::Service<Uri> for Dial {
         let Self { dialler, destination, port } = self.clone();
         Box::pin(async move {
             let (stream, _) = dialler.dial(&destination, port).await.map_err(|refusal| NotDialled(refusal.word()))?;
-            Ok(TokioIo::new(stream))
+            Ok(TokioIo::new(Ahead::new(stream)))
         })
     }
 }
