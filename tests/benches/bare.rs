@@ -1,6 +1,8 @@
 //! The bare relay: three processes with the product's hops and crates that pass bytes on and do nothing else. No frames, no screen, no journal,
 //! no store, no flow control but the sockets' own, one terminal, one viewer. What the product adds to it is the product's price.
+//! For the gateway there are two of its own, of one process each.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
+mod relays;
 mod roles;
 
 /// How its daemons run.
@@ -83,6 +86,15 @@ impl BareRelay {
     }
 }
 
+/// One of the relays beside the gateway, and its address.
+pub(crate) async fn relay(role: &str, words: &[&str], log: &Path) -> Result<(Daemon, SocketAddr)> {
+    let mut process = Command::new(std::env::current_exe()?);
+    process.arg(role).arg("default").args(words);
+    let mut relay = Daemon::start(process, log)?;
+    let address = relay.line().await?.parse()?;
+    Ok((relay, address))
+}
+
 /// Plays one of its processes.
 pub(crate) fn play(role: &str, words: &[String]) -> Result<()> {
     let (threads, rest) = words.split_first().context("how many threads")?;
@@ -92,6 +104,10 @@ pub(crate) fn play(role: &str, words: &[String]) -> Result<()> {
     };
     match (role, rest) {
         ("bare-shim", [socket, command @ ..]) => roles::shim(Path::new(socket), command),
+        ("bare-tunnel", [target]) => builder.enable_all().build()?.block_on(relays::tunnel(target)),
+        ("bare-model", [target, name, authority]) => {
+            builder.enable_all().build()?.block_on(relays::model(target, name, Path::new(authority)))
+        }
         ("bare-plane", []) => builder.enable_all().build()?.block_on(roles::plane()),
         ("bare-supervisor", [socket, plane]) => {
             builder.enable_all().build()?.block_on(roles::supervisor(Path::new(socket), plane))

@@ -1,89 +1,202 @@
-//! What the egress gateway costs: a tunnel beside a direct connection, a model listener beside direct TLS, the first byte, and idle tunnels.
+//! What the egress gateway costs: a tunnel and an answer of a model, each beside the direct way and beside a bare relay, the first byte, and idle
+//! tunnels.
 //!
 //! Everything is on loopback, in one run and interleaved. Client and server are threads of this program, so that two of the machine's cores are
-//! busy on the direct way too.
+//! busy on the direct way too. CPU time tells more than speed where others are at work: the kernel's part in a transfer is charged to whichever end
+//! it runs on, so it is the sum that compares.
 
-use std::fs;
-use std::io::{BufRead as _, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::Instant;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
-use agentapi_shared::SessionId;
-use agentapi_shared::egress::{
-    EgressLimits, EgressMode, EgressPolicy, EgressRule, GatewayEvent, GatewayRequest, HostPattern, ListenerRole,
-    MESSAGE_BYTES_MAX, PROTOCOL, SecretText,
-};
 use agentapi_tests::dir::TempDir;
-use agentapi_tests::process::binary;
-use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg, socket,
-};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use agentapi_tests::process::Daemon;
+use anyhow::Result;
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::time::TimeValLike as _;
 
 use crate::Options;
+use crate::bare::relay;
+use crate::processes::Process;
 use crate::stats::{Samples, Table};
+
+mod ends;
+mod real;
+
+use ends::{Tls, echo, read_all, request, secure, source};
+use real::Gateway;
 
 /// The name that leads to loopback in the gateway's own /etc/hosts.
 const NAME: &str = "bench.test";
-/// Read and written at once by both ends.
-const BUFFER: usize = 256 * 1024;
 /// Idle tunnels of the bar.
 const TUNNELS: usize = 2000;
 
-/// One transfer, direct or through the gateway.
-type Way<'a> = dyn Fn() -> Result<f64> + 'a;
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    rounds: usize,
+    bytes: u64,
+    requests: usize,
+    tunnels: usize,
+}
+
+/// One transfer.
+type Way<'a> = dyn Fn() -> Result<()> + 'a;
+
+/// A way, and the process between its ends.
+type Between<'a> = (&'a Way<'a>, Option<Process>);
+
+/// What one way took in all rounds.
+#[derive(Debug, Default)]
+struct Taken {
+    mb_per_second: Samples,
+    /// Milliseconds for a gigabyte: of the client, the server, and what is between them.
+    cpu: [Samples; 3],
+}
+
+#[derive(Debug)]
+struct Tables {
+    speed: Table,
+    processors: Table,
+}
+
+/// What there is to measure, in one run.
+#[derive(Debug)]
+struct Bench {
+    tls: Tls,
+    source: SocketAddr,
+    secure: SocketAddr,
+    echo: SocketAddr,
+    gateway: Gateway,
+    tunnel: (Daemon, SocketAddr),
+    model: (Daemon, SocketAddr),
+    _dir: TempDir,
+}
 
 /// Runs the part.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let (rounds, bytes) = (options.count(9, 1), options.count(1 << 30, 1 << 24) as u64);
-    let (requests, tunnels) = (options.count(500, 5), options.count(TUNNELS, 20));
+    let extent = Extent {
+        rounds: options.count(9, 1),
+        bytes: options.count(1 << 30, 1 << 24) as u64,
+        requests: options.count(500, 5),
+        tunnels: options.count(TUNNELS, 20),
+    };
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let bench = Bench::new(extent.bytes).await?;
     // Threads that block have no place on the one thread of the runtime.
-    tokio::task::spawn_blocking(move || measure(rounds, bytes, requests, tunnels)).await?
+    tokio::task::spawn_blocking(move || bench.measure(extent)).await?
 }
 
-fn measure(rounds: usize, bytes: u64, requests: usize, tunnels: usize) -> Result<()> {
-    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard)?;
-    let dir = TempDir::new();
-    let tls = Tls::new(&dir.path().join("ca.pem"))?;
-    let (source, secure, echo) = (source(bytes)?, secure(&tls, bytes)?, echo()?);
-    let gateway = Gateway::start(dir.path(), [source, secure, echo].map(|address| address.port()), secure)?;
-    let mut table = Table::new("Egress gateway", &["", "direct", "through the gateway", "share"]);
-    let plain_direct = || read_all(TcpStream::connect(source)?, bytes);
-    let plain_gateway = || read_all(gateway.tunnel(source.port())?, bytes);
-    compare(&mut table, "one tunnel, MB/s", rounds, &plain_direct, &plain_gateway)?;
-    let tls_direct = || {
-        let mut stream = tls.connect(secure)?;
-        request(&mut stream, "/large")?;
-        read_all(stream, bytes)
-    };
-    let tls_gateway = || {
-        let mut stream = TcpStream::connect(gateway.model)?;
-        request(&mut stream, "/large")?;
-        read_all(stream, bytes)
-    };
-    compare(&mut table, "one answer of a model, MB/s", rounds, &tls_direct, &tls_gateway)?;
-    first_byte(&mut table, requests, tls.connect(secure)?, TcpStream::connect(gateway.model)?)?;
-    idle(&mut table, &gateway, echo.port(), tunnels)?;
-    table.print();
-    Ok(())
-}
-
-fn compare(table: &mut Table, what: &str, rounds: usize, direct: &Way<'_>, through: &Way<'_>) -> Result<()> {
-    let (mut directs, mut throughs) = (Samples::default(), Samples::default());
-    for _ in 0..rounds {
-        directs.push(direct()?);
-        throughs.push(through()?);
+impl Bench {
+    async fn new(bytes: u64) -> Result<Self> {
+        let dir = TempDir::new();
+        let (authority, log) = (dir.path().join("ca.pem"), dir.path().join("log"));
+        let tls = Tls::new(&authority)?;
+        let (source, secure, echo) = (source(bytes)?, secure(&tls, bytes)?, echo()?);
+        let gateway = Gateway::start(dir.path(), [source, secure, echo].map(|address| address.port()), secure)?;
+        let tunnel = relay("bare-tunnel", &[&source.to_string()], &log).await?;
+        let authority = authority.to_string_lossy().into_owned();
+        let model = relay("bare-model", &[&secure.to_string(), NAME, &authority], &log).await?;
+        Ok(Self { tls, source, secure, echo, gateway, tunnel, model, _dir: dir })
     }
-    let share = 100.0 * throughs.median() / directs.median();
-    let cell = |samples: &Samples| format!("{:.0} ({})", samples.median(), samples.range());
-    table.row(&[what, &cell(&directs), &cell(&throughs), &format!("{share:.0} %")]);
-    Ok(())
+
+    fn measure(&self, extent: Extent) -> Result<()> {
+        let mut tables = Tables::new();
+        self.tunnels(&mut tables, extent)?;
+        self.answers(&mut tables, extent)?;
+        tables.speed.print();
+        tables.processors.print();
+        let columns = ["", "direct", "through the gateway", "more"];
+        let mut table = Table::new("Egress gateway: waiting and memory", &columns);
+        let (direct, through) = (self.tls.connect(self.secure)?, TcpStream::connect(self.gateway.model)?);
+        first_byte(&mut table, extent.requests, direct, through)?;
+        idle(&mut table, &self.gateway, self.echo.port(), extent.tunnels)?;
+        table.print();
+        Ok(())
+    }
+
+    fn tunnels(&self, tables: &mut Tables, extent: Extent) -> Result<()> {
+        let bytes = extent.bytes;
+        let direct = || read_all(TcpStream::connect(self.source)?, bytes);
+        let bare = || read_all(TcpStream::connect(self.tunnel.1)?, bytes);
+        let through = || read_all(self.gateway.tunnel(self.source.port())?, bytes);
+        let (relay, gateway) = (Process(self.tunnel.0.pid()), Process(self.gateway.pid()?));
+        tables.compare("one tunnel", extent, &[(&direct, None), (&bare, Some(relay)), (&through, Some(gateway))])
+    }
+
+    fn answers(&self, tables: &mut Tables, extent: Extent) -> Result<()> {
+        let plain = |address| {
+            let mut stream = TcpStream::connect(address)?;
+            request(&mut stream, "/large")?;
+            read_all(stream, extent.bytes)
+        };
+        let direct = || {
+            let mut stream = self.tls.connect(self.secure)?;
+            request(&mut stream, "/large")?;
+            read_all(stream, extent.bytes)
+        };
+        let (bare, through) = (|| plain(self.model.1), || plain(self.gateway.model));
+        let (relay, gateway) = (Process(self.model.0.pid()), Process(self.gateway.pid()?));
+        let ways: [Between<'_>; 3] = [(&direct, None), (&bare, Some(relay)), (&through, Some(gateway))];
+        tables.compare("one answer of a model", extent, &ways)
+    }
+}
+
+impl Tables {
+    fn new() -> Self {
+        let speed = ["MB/s", "direct", "bare relay", "gateway", "of direct", "of the relay"];
+        let processors = ["ms of CPU for a GB", "client", "server", "between", "together"];
+        Self {
+            speed: Table::new("Egress gateway", &speed),
+            processors: Table::new("Egress gateway: processors", &processors),
+        }
+    }
+
+    /// The three ways in turn: directly, by the bare relay, by the gateway.
+    fn compare(&mut self, what: &str, extent: Extent, ways: &[Between<'_>; 3]) -> Result<()> {
+        let mut taken = [(); 3].map(|()| Taken::default());
+        for _ in 0..extent.rounds {
+            for ((way, between), taken) in ways.iter().zip(&mut taken) {
+                taken.add(*way, *between, extent.bytes as f64 / 1e9)?;
+            }
+        }
+        let [direct, bare, through] = &taken;
+        let speed = |way: &Taken| format!("{:.0} ({})", way.mb_per_second.median(), way.mb_per_second.range());
+        let share = |of: &Taken| format!("{:.0} %", 100.0 * through.mb_per_second.median() / of.mb_per_second.median());
+        self.speed.row(&[what, &speed(direct), &speed(bare), &speed(through), &share(direct), &share(bare)]);
+        for (way, taken) in ["direct", "bare relay", "gateway"].iter().zip(&taken) {
+            let parts = taken.cpu.each_ref().map(Samples::median);
+            let [client, server, between] = parts.map(|part| format!("{part:.0}"));
+            let together = format!("{:.0}", parts.iter().sum::<f64>());
+            self.processors.row(&[&format!("{what}, {way}"), &client, &server, &between, &together]);
+        }
+        Ok(())
+    }
+}
+
+impl Taken {
+    fn add(&mut self, way: &Way<'_>, between: Option<Process>, gigabytes: f64) -> Result<()> {
+        let (before, start) = (used(between)?, Instant::now());
+        way()?;
+        self.mb_per_second.push(1e3 * gigabytes / start.elapsed().as_secs_f64());
+        for ((samples, before), after) in self.cpu.iter_mut().zip(before).zip(used(between)?) {
+            samples.push(1e3 * after.saturating_sub(before).as_secs_f64() / gigabytes);
+        }
+        Ok(())
+    }
+}
+
+/// CPU time of this thread, of this program's others, and of a process.
+fn used(between: Option<Process>) -> Result<[Duration; 3]> {
+    let of = |who| -> Result<Duration> {
+        let usage = getrusage(who)?;
+        let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        Ok(Duration::from_micros(micros.unsigned_abs()))
+    };
+    let (client, all) = (of(UsageWho::RUSAGE_THREAD)?, of(UsageWho::RUSAGE_SELF)?);
+    let between = between.map_or(Ok(Duration::ZERO), |process| process.usage().map(|usage| usage.cpu))?;
+    Ok([client, all.saturating_sub(client), between])
 }
 
 /// From a request on a connection that is open to the first byte of its answer.
@@ -100,7 +213,7 @@ fn first_byte(table: &mut Table, requests: usize, mut direct: impl Read + Write,
     Ok(())
 }
 
-fn one(stream: &mut (impl Read + Write)) -> Result<std::time::Duration> {
+fn one(stream: &mut (impl Read + Write)) -> Result<Duration> {
     let start = Instant::now();
     request(stream, "/small")?;
     let mut byte = [0];
@@ -115,7 +228,8 @@ fn one(stream: &mut (impl Read + Write)) -> Result<std::time::Duration> {
 }
 
 fn idle(table: &mut Table, gateway: &Gateway, port: u16, tunnels: usize) -> Result<()> {
-    let before = gateway.resident_kib()?;
+    let process = Process(gateway.pid()?);
+    let before = process.usage()?.rss_kib;
     let mut open = Vec::new();
     for _ in 0..tunnels {
         let mut tunnel = gateway.tunnel(port)?;
@@ -124,222 +238,8 @@ fn idle(table: &mut Table, gateway: &Gateway, port: u16, tunnels: usize) -> Resu
         tunnel.read_exact(&mut [0])?;
         open.push(tunnel);
     }
-    let after = gateway.resident_kib()?;
+    let after = process.usage()?.rss_kib;
     let (before, after) = (format!("{:.1} MB", before as f64 / 1024.0), format!("{:.1} MB", after as f64 / 1024.0));
     table.row(&[&format!("resident: none, {tunnels} idle tunnels"), &before, &after, ""]);
     Ok(())
-}
-
-fn request(stream: &mut impl Write, path: &str) -> Result<()> {
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {NAME}\r\n\r\n").as_bytes())?;
-    Ok(stream.flush()?)
-}
-
-/// Reads at least so much; megabytes by the second.
-fn read_all(mut stream: impl Read, bytes: u64) -> Result<f64> {
-    let mut buffer = vec![0; BUFFER];
-    let start = Instant::now();
-    let mut left = bytes;
-    while left > 0 {
-        let count = stream.read(&mut buffer)? as u64;
-        ensure!(count > 0, "the connection ended {left} bytes too early");
-        left = left.saturating_sub(count);
-    }
-    Ok(bytes as f64 / 1e6 / start.elapsed().as_secs_f64())
-}
-
-/// Serves connections, a thread each.
-fn serve(handle: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static) -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    let handle = Arc::new(handle);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let handle = Arc::clone(&handle);
-            // Clients hang up when they have enough.
-            std::thread::spawn(move || handle(stream));
-        }
-    });
-    Ok(address)
-}
-
-/// Sends so many bytes to whoever connects.
-fn source(bytes: u64) -> Result<SocketAddr> {
-    serve(move |stream| send(stream, bytes))
-}
-
-fn send(mut stream: impl Write, bytes: u64) -> Result<()> {
-    let buffer = vec![b'x'; BUFFER];
-    let mut left = bytes;
-    while left > 0 {
-        let count = left.min(BUFFER as u64);
-        stream.write_all(buffer.get(..usize::try_from(count)?).context("within the buffer")?)?;
-        left -= count;
-    }
-    Ok(stream.flush()?)
-}
-
-fn echo() -> Result<SocketAddr> {
-    serve(|mut stream| {
-        let mut byte = [0];
-        while stream.read(&mut byte)? > 0 {
-            stream.write_all(&byte)?;
-        }
-        Ok(())
-    })
-}
-
-/// HTTP over TLS: `/large` and `/small`.
-fn secure(tls: &Tls, bytes: u64) -> Result<SocketAddr> {
-    let config = Arc::clone(&tls.server);
-    serve(move |stream| {
-        stream.set_nodelay(true)?;
-        let mut stream = rustls::StreamOwned::new(rustls::ServerConnection::new(Arc::clone(&config))?, stream);
-        loop {
-            let mut head = Vec::new();
-            let mut byte = [0];
-            while !head.ends_with(b"\r\n\r\n") {
-                if stream.read(&mut byte)? == 0 {
-                    return Ok(());
-                }
-                head.extend(byte);
-            }
-            if head.starts_with(b"GET /large") {
-                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n")?;
-                send(&mut stream, bytes)?;
-            } else {
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsmall")?;
-                stream.flush()?;
-            }
-        }
-    })
-}
-
-/// Both ends' TLS, under an authority of this run.
-struct Tls {
-    server: Arc<rustls::ServerConfig>,
-    client: Arc<rustls::ClientConfig>,
-}
-
-impl Tls {
-    fn new(authority: &Path) -> Result<Self> {
-        let certified = rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
-        fs::write(authority, certified.cert.pem())?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
-        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certified.cert.der().clone()], key)?;
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(certified.cert.der().clone())?;
-        let client = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
-    }
-
-    fn connect(&self, address: SocketAddr) -> Result<rustls::StreamOwned<rustls::ClientConnection, TcpStream>> {
-        let name = ServerName::try_from(NAME)?;
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        Ok(rustls::StreamOwned::new(rustls::ClientConnection::new(Arc::clone(&self.client), name)?, stream))
-    }
-}
-
-/// The real program, with one session whose listeners are on loopback.
-struct Gateway {
-    child: Child,
-    proxy: SocketAddr,
-    model: SocketAddr,
-    _supervisor: OwnedFd,
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _status = self.child.wait();
-    }
-}
-
-impl Gateway {
-    fn start(dir: &Path, ports: [u16; 3], upstream: SocketAddr) -> Result<Self> {
-        let (hosts, path) = (dir.join("hosts"), dir.join("gateway.sock"));
-        fs::write(&hosts, format!("127.0.0.1 {NAME}\n"))?;
-        let script = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(binary("agentapi-egress"));
-        command.arg("--socket").arg(&path).args(["--allow-address", "127.0.0.1/32", "--log", "warn"]);
-        command.env("SSL_CERT_FILE", dir.join("ca.pem")).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("standard output")?).read_line(&mut line)?;
-        let supervisor = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        connect(supervisor.as_raw_fd(), &UnixAddr::new(&path)?)?;
-        let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-        let limits = EgressLimits {
-            connections_max: 10_000,
-            connections_per_minute: 1_000_000,
-            bytes_per_second: None,
-            bytes_max: None,
-        };
-        let rule = EgressRule { host: HostPattern::try_from(NAME.to_owned())?, ports: ports.to_vec() };
-        let policy = EgressPolicy { mode: EgressMode::Enforce, allow: vec![rule], deny: Vec::new(), limits };
-        let model = ListenerRole::Model {
-            name: "bench".to_owned(),
-            upstream: format!("https://{NAME}:{}", upstream.port()),
-            header: "x-api-key".to_owned(),
-            value: SecretText::new("key".to_owned()),
-        };
-        let raw = [listeners[0].as_raw_fd(), listeners[1].as_raw_fd()];
-        let served = GatewayRequest::Session {
-            session: SessionId::generate(),
-            spawn: 1,
-            policy,
-            listeners: vec![ListenerRole::Proxy, model],
-        };
-        for (request, rights) in [(GatewayRequest::Hello { protocol: PROTOCOL }, &raw[..0]), (served, &raw[..])] {
-            let bytes = serde_json::to_vec(&request)?;
-            let with = [ControlMessage::ScmRights(rights)];
-            let with = if rights.is_empty() { &with[..0] } else { &with[..] };
-            sendmsg::<UnixAddr>(
-                supervisor.as_raw_fd(),
-                &[std::io::IoSlice::new(&bytes)],
-                with,
-                MsgFlags::empty(),
-                None,
-            )?;
-            let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-            let length = recv(supervisor.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-            let event: GatewayEvent = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
-            ensure!(matches!(event, GatewayEvent::Hello { .. } | GatewayEvent::Serving { .. }), "{event:?}");
-        }
-        let (proxy, model) = (listeners[0].local_addr()?, listeners[1].local_addr()?);
-        Ok(Self { child, proxy, model, _supervisor: supervisor })
-    }
-
-    fn tunnel(&self, port: u16) -> Result<TcpStream> {
-        let mut stream = TcpStream::connect(self.proxy)?;
-        stream.set_nodelay(true)?;
-        write!(stream, "CONNECT {NAME}:{port} HTTP/1.1\r\nHost: {NAME}:{port}\r\n\r\n")?;
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            answer.extend(byte);
-        }
-        if !answer.starts_with(b"HTTP/1.1 200") {
-            // Its body says why.
-            stream.read_to_end(&mut answer)?;
-            bail!("{}", String::from_utf8_lossy(&answer));
-        }
-        Ok(stream)
-    }
-
-    fn resident_kib(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
-    }
 }

@@ -24,7 +24,7 @@ use crate::pty::SIZE;
 const READ_BYTES: usize = 64 * 1024;
 
 #[expect(clippy::print_stdout, reason = "how it says that it is ready")]
-fn ready(line: &str) -> Result<()> {
+pub(super) fn ready(line: &str) -> Result<()> {
     println!("{line}");
     Ok(std::io::stdout().flush()?)
 }
