@@ -12,8 +12,7 @@ use crate::store::records::EgressFilter;
 use crate::store::{Answer, EgressStore, OutboxSeen, Scope, StoreError};
 
 /// A page of a session's decisions. Asked of the session, so that whoever may not see it finds nothing, not an empty page.
-const COLUMNS: &str =
-    "egress_decisions(id,spawn,created_at,host,port,address,verdict,rule,bytes_up,bytes_down,duration_ms,times)";
+const COLUMNS: &str = "egress_decisions(*)";
 
 #[derive(Debug, Deserialize)]
 pub(super) struct EgressOfSession {

@@ -139,7 +139,7 @@ fn quoted(value: &str) -> String {
     format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// What is read. Columns are always named: a new one of the schema must not come unasked, and of some tables not all are ours to read.
+/// What is read. Columns are written as PostgREST writes them; of some tables not all are ours to read, and those have to be named.
 #[derive(Debug, Clone)]
 pub struct Query {
     from: &'static str,
