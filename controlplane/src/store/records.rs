@@ -12,7 +12,6 @@ use time::OffsetDateTime;
 
 use crate::capability::Role;
 
-pub(in crate::store) use audit::without_nul;
 pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, SealedRecord};
 
 /// The organisation that exists from the first migration on.

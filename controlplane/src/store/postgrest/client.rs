@@ -15,7 +15,7 @@ use super::filter::Query;
 use super::known::{KnownTokens, is_harmless};
 use super::proof::Proof;
 use crate::store::StoreError;
-use crate::store::records::{CallerToken, without_nul};
+use crate::store::records::CallerToken;
 
 /// PostgREST is near, or a few network hops away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -298,4 +298,17 @@ fn of_wire(error: reqwest::Error) -> Failure {
 fn pause(tries: u32) -> Duration {
     let usual = TRY_AGAIN_AFTER * 2_u32.saturating_pow(tries);
     usual.mul_f64(rand::random_range(1.0..2.0))
+}
+
+/// With another character for each U+0000: Postgres has no place for it in text, and what a host says must not stop for one.
+fn without_nul(value: Value) -> Value {
+    let text = |text: String| if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
+    match value {
+        Value::String(found) => Value::String(text(found)),
+        Value::Array(values) => Value::Array(values.into_iter().map(without_nul).collect()),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(name, value)| (text(name), without_nul(value))).collect())
+        }
+        other => other,
+    }
 }

@@ -73,22 +73,7 @@ impl AuditEntry {
     #[must_use]
     pub fn argument(&self, org: OrgId, scope: &Scope) -> Value {
         let personal = self.personal.text().and_then(|text| serde_json::from_str::<Value>(&text).ok());
-        // Postgres has no place for U+0000 in text, and what a host says must not stop for one.
-        let kept = Self { detail: without_nul(self.detail.clone()), ..self.clone() };
-        json!({ "entry": kept.text(org, scope), "personal": personal, "job": self.job })
-    }
-}
-
-/// With another character for each U+0000.
-pub(in crate::store) fn without_nul(value: Value) -> Value {
-    let text = |text: String| if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
-    match value {
-        Value::String(found) => Value::String(text(found)),
-        Value::Array(values) => Value::Array(values.into_iter().map(without_nul).collect()),
-        Value::Object(fields) => {
-            Value::Object(fields.into_iter().map(|(name, value)| (text(name), without_nul(value))).collect())
-        }
-        other => other,
+        json!({ "entry": self.text(org, scope), "personal": personal, "job": self.job })
     }
 }
 

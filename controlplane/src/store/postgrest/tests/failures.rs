@@ -1,12 +1,14 @@
 //! What goes wrong between here and the database, and what must not become wrong by it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use agentapi_shared::api::{SandboxRequest, Visibility, Workspace};
 use agentapi_shared::audit::{PLATFORM, Personal};
-use agentapi_shared::{EventId, SessionId};
+use agentapi_shared::{EventId, SessionId, WindowSize};
 use agentapi_test_postgres::jwt;
 use anyhow::Result;
 use serde_json::json;
@@ -17,9 +19,11 @@ use tokio::task::JoinSet;
 use super::real::{Real, TestProject, store};
 use crate::store::postgrest::Postgrest;
 use crate::store::postgrest::client::{Function, Name};
-use crate::store::records::{AuditEntry, CallerToken, LOCAL_HOST, SessionFilter, TenantContext, TokenHolder};
+use crate::store::records::{
+    AuditEntry, CallerToken, LOCAL_HOST, NewSession, SessionFilter, TenantContext, TokenHolder,
+};
 use crate::store::{
-    AuditStore as _, CredentialStore as _, HostStore as _, Scope, SessionStore as _, Store as _, StoreError,
+    AuditStore as _, Created, CredentialStore as _, HostStore as _, Scope, SessionStore as _, Store as _, StoreError,
 };
 
 fn entry(detail: &str) -> AuditEntry {
@@ -86,6 +90,39 @@ async fn text_that_postgres_cannot_keep_stops_nothing() -> Result<()> {
     let stored =
         real.cluster.sql("select entry::jsonb #>> '{detail,text}' from agentapi.audit_logs where action = 'test'");
     assert_eq!(stored.await?, "a\u{fffd}b");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_quota_is_told_by_its_word() -> Result<()> {
+    let real = Real::start().await?;
+    let owner = real.owner().await?;
+    let create = async || {
+        let new = NewSession {
+            id: SessionId::generate(),
+            at: OffsetDateTime::now_utc(),
+            name: Some("a\0b".to_owned()),
+            labels: BTreeMap::new(),
+            agent: "custom".to_owned(),
+            command: Vec::new(),
+            args: Vec::new(),
+            size: WindowSize::DEFAULT,
+            workspace: Workspace::default(),
+            sandbox: SandboxRequest::default(),
+            has_env: false,
+            visibility: Visibility::Private,
+        };
+        let audit = AuditEntry { action: "session.create".into(), ..entry("") };
+        real.store.create_session(owner.clone(), new, None, audit).await
+    };
+    let Created::New(record) = create().await? else { anyhow::bail!("it is made") };
+    assert_eq!(record.name.as_deref(), Some("a\u{fffd}b"));
+    for (column, word) in [("sessions_max", "quota_sessions"), ("sessions_per_day_max", "quota_sessions_per_day")] {
+        real.cluster.sql(&format!("update agentapi.organizations set {column} = 1")).await?;
+        let refused = create().await;
+        assert!(matches!(&refused, Err(StoreError::Quota(found)) if found == word), "{refused:?}");
+        real.cluster.sql(&format!("update agentapi.organizations set {column} = null")).await?;
+    }
     Ok(())
 }
 
