@@ -1,9 +1,11 @@
 //! The HTTP surface: one readable list of routes. Handlers translate; what is allowed and what follows is decided in `domain`.
 
 mod agents;
+mod api_keys;
 mod audit;
 mod console;
 mod egress;
+mod enrolments;
 mod error;
 mod events;
 mod extract;
@@ -11,8 +13,10 @@ mod hosts;
 mod limits;
 mod link;
 mod login;
+mod members;
 mod metrics;
 mod openapi;
+mod organizations;
 mod origin;
 mod principal;
 mod request_id;
@@ -66,7 +70,19 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(egress::list))
         .routes(routes!(terminal::attach))
         .routes(routes!(hosts::list))
-        .routes(routes!(hosts::get))
+        .routes(routes!(hosts::get, enrolments::revoke))
+        .routes(routes!(enrolments::create))
+        .routes(routes!(enrolments::redeem))
+        .routes(routes!(enrolments::rotate))
+        .routes(routes!(organizations::list, organizations::create))
+        .routes(routes!(organizations::get, organizations::update))
+        .routes(routes!(members::list))
+        .routes(routes!(members::set_role, members::remove))
+        .routes(routes!(members::invitations, members::invite))
+        .routes(routes!(members::revoke_invitation))
+        .routes(routes!(members::accept))
+        .routes(routes!(api_keys::list, api_keys::create))
+        .routes(routes!(api_keys::revoke))
         .routes(routes!(agents::list))
         .routes(routes!(events::stream))
         .routes(routes!(audit::list))

@@ -1,9 +1,13 @@
 //! What may be done, by whom, and what follows from it. Names no HTTP types: `api` translates.
 
+pub mod api_keys;
 pub mod audit;
 mod change;
+pub mod enrolments;
 pub mod hosts;
 pub mod keys;
+pub mod members;
+pub mod organizations;
 pub mod policy;
 pub mod rules;
 pub mod sessions;
@@ -27,6 +31,22 @@ pub enum DomainError {
     /// No such host for this caller.
     #[error("no host has this id")]
     HostNotFound,
+    /// No such thing for this caller.
+    #[error("no {what} has this id")]
+    NotFound {
+        /// Stable word.
+        code: &'static str,
+        /// What it would be.
+        what: &'static str,
+    },
+    /// There is no room for more.
+    #[error("{detail}")]
+    Quota {
+        /// Stable word.
+        code: &'static str,
+        /// One sentence.
+        detail: &'static str,
+    },
     /// The session has no such spawn.
     #[error("this session has no spawn {0}")]
     SpawnNotFound(u32),
@@ -66,8 +86,37 @@ pub enum DomainError {
 
 impl From<StoreError> for DomainError {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        match error {
+            StoreError::Refused(word) => refused(&word),
+            StoreError::Quota(word) => quota(&word),
+            StoreError::Forbidden => Self::Forbidden,
+            other => Self::Store(other),
+        }
     }
+}
+
+fn refused(word: &str) -> DomainError {
+    let (code, detail) = match word {
+        "agent_not_allowed" => return validate::fault("agent", "your organisation does not allow this agent"),
+        "last_owner" => ("last_owner", "an organisation keeps an owner: make somebody else one first"),
+        "already_member" => ("already_member", "you are in this organisation already"),
+        "api_key_rotation" => {
+            ("api_key_rotation", "two live keys of yours have this name: revoke one of them, or take another name")
+        }
+        _ => ("conflict", "the store refuses it"),
+    };
+    DomainError::Conflict { code, detail: detail.to_owned() }
+}
+
+fn quota(word: &str) -> DomainError {
+    let (code, detail) = match word {
+        "quota_sessions_per_day" => (
+            "quota_sessions_per_day",
+            "your organisation has made as many sessions today as it may; the day ends at 00:00 UTC",
+        ),
+        _ => ("quota_sessions", "as many sessions of your organisation live as it may have: stop one of them"),
+    };
+    DomainError::Quota { code, detail }
 }
 
 impl DomainError {
@@ -76,8 +125,16 @@ impl DomainError {
     pub fn of_session(error: StoreError) -> Self {
         match error {
             StoreError::NotFound => Self::SessionNotFound,
-            StoreError::Forbidden => Self::Forbidden,
-            other => Self::Store(other),
+            other => other.into(),
+        }
+    }
+
+    /// A missing row means a missing thing of this kind: its word, and what it is.
+    #[must_use]
+    pub fn of((code, what): (&'static str, &'static str), error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::NotFound { code, what },
+            other => other.into(),
         }
     }
 }

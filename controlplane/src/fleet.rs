@@ -66,6 +66,13 @@ impl Fleet {
         lock(&self.links).values().filter(|link| !link.is_closed()).map(|link| link.host()).collect()
     }
 
+    /// Ends the link of a host, if it has one.
+    pub fn close(&self, host: HostId) {
+        if let Some(link) = self.link(host) {
+            link.close();
+        }
+    }
+
     /// Has a host do something for a session, and waits for its answer.
     pub async fn command(&self, record: &SessionRecord, command: Command) -> Result<CommandResult, DomainError> {
         let link = record.host.and_then(|host| self.link(host)).ok_or(DomainError::HostUnreachable)?;

@@ -14,6 +14,7 @@ pub mod domain;
 pub mod events;
 pub mod fleet;
 pub mod identity;
+pub mod jobs;
 pub mod limits;
 pub mod metrics;
 pub mod migrate;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use agentapi_shared::agent::AgentManifest;
 use agentapi_shared::api::{Host, ServerEvent, Session};
 use agentapi_shared::runtime::TaskGroup;
+use tokio::sync::watch;
 
 use crate::audit::Trail;
 use crate::domain::{hosts, rules};
@@ -29,6 +30,8 @@ pub struct Plane {
     pub hubs: Hubs,
     /// Live sockets by credential.
     pub sockets: Sockets,
+    /// Somebody changed what an organisation wants of its sessions.
+    pub settings_changed: watch::Sender<()>,
     /// What operators watch.
     pub metrics: Metrics,
     /// The audit trail.
@@ -51,6 +54,7 @@ impl Plane {
             events: Events::new(),
             hubs: Hubs::default(),
             sockets: Sockets::default(),
+            settings_changed: watch::Sender::new(()),
             metrics: Metrics::default(),
             agents,
             tasks,

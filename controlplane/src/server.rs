@@ -22,6 +22,7 @@ use crate::auth::{HOST_TOKEN_PREFIX, USER_TOKEN_PREFIX};
 use crate::config::Config;
 use crate::credentials::{self, CredentialError};
 use crate::identity::project::ProjectKeys;
+use crate::jobs;
 use crate::limits::{Limits, Rates};
 use crate::plane::Plane;
 use crate::store::StoreError;
@@ -132,6 +133,7 @@ impl Server {
 
     /// Serves until `stop` resolves, then ends in order.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
+        jobs::start(&self.plane);
         let router = api::router(self.api());
         info!(address = %self.address, "serving");
         let metrics = api::metrics_router(self.plane.clone());

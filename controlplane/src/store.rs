@@ -11,15 +11,20 @@ pub mod postgrest;
 pub mod records;
 pub mod sqlite;
 
+use agentapi_shared::api::Quotas;
 use agentapi_shared::egress::EgressDecision;
-use agentapi_shared::{HostId, SessionId};
+use agentapi_shared::{ApiKeyId, HostId, InvitationId, OrgId, SessionId, UserId};
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+use crate::capability::Role;
+
 use records::{
-    AuditEntry, AuditFilter, AuditHead, AuditPage, BrowserSession, EgressFilter, Holder, HostRecord, IdempotencyKey,
-    NewSession, Replay, SessionChange, SessionFilter, SessionRecord, TenantContext, TokenHolder, UserHolder,
+    ApiKeyRecord, AuditEntry, AuditFilter, AuditHead, AuditPage, BrowserSession, EgressFilter, Expiry, Holder,
+    HostRecord, IdempotencyKey, Identity, InvitationRecord, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
+    NewSession, OrganizationChange, OrganizationRecord, Replay, SessionChange, SessionFilter, SessionRecord,
+    TenantContext, TokenHolder, UserHolder,
 };
 
 /// The answer of a store method.
@@ -154,6 +159,88 @@ pub trait CredentialStore {
     fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()>;
 }
 
+/// Organisations. What a method asks of the caller's role it looks up itself, in the same transaction.
+pub trait OrganizationStore {
+    /// Each organisation that the caller is in, with their role there, oldest first.
+    fn organizations(&self, tenant: TenantContext) -> Answer<'_, Vec<(OrganizationRecord, Role)>>;
+    /// Makes one with the caller as its owner, from whichever organisation they ask.
+    fn create_organization(&self, tenant: TenantContext, org: OrgId, name: String, audit: AuditEntry)
+    -> Answer<'_, ()>;
+    /// Changes the tenant's own, if it is still at `revision`.
+    fn update_organization(
+        &self,
+        tenant: TenantContext,
+        revision: u64,
+        change: OrganizationChange,
+        audit: AuditEntry,
+    ) -> Answer<'_, ()>;
+    /// Sets what an organisation may have: the platform's to decide, not the tenant's.
+    fn set_quotas(&self, org: OrgId, quotas: Quotas, audit: AuditEntry) -> Answer<'_, ()>;
+    /// A verified login of somebody: makes their row at the first, keeps name and address up to date. Gives their id; none if they were shut out.
+    fn log_in(&self, identity: Identity) -> Answer<'_, Option<UserId>>;
+    /// Which sessions' time is over, and when to look again.
+    fn expiry(&self, now: OffsetDateTime) -> Answer<'_, Expiry>;
+}
+
+/// Who is in an organisation.
+pub trait MemberStore {
+    /// Everybody in it.
+    fn members(&self, tenant: TenantContext) -> Answer<'_, Vec<MemberRecord>>;
+    /// Gives a member another role. Owners are made and unmade by owners alone, and one stays: `last_owner`.
+    fn set_member_role(&self, tenant: TenantContext, user: UserId, role: Role, audit: AuditEntry) -> Answer<'_, ()>;
+    /// Removes a member, with their keys and logins there; anyone may leave but the last owner.
+    fn remove_member(&self, tenant: TenantContext, user: UserId, audit: AuditEntry) -> Answer<'_, ()>;
+    /// Every invitation, newest first.
+    fn invitations(&self, tenant: TenantContext) -> Answer<'_, Vec<InvitationRecord>>;
+    /// Invites the owner of an address.
+    fn create_invitation(&self, tenant: TenantContext, new: NewInvitation, audit: AuditEntry) -> Answer<'_, ()>;
+    /// Takes an invitation back that was not accepted.
+    fn revoke_invitation(&self, tenant: TenantContext, id: InvitationId, audit: AuditEntry) -> Answer<'_, ()>;
+    /// Makes the caller a member of `org`, if the invitation is for their verified address. Unknown, over, used and meant for somebody else
+    /// look the same; who is in it already is refused as `already_member`.
+    fn accept_invitation(
+        &self,
+        tenant: TenantContext,
+        org: OrgId,
+        token_hash: String,
+        audit: AuditEntry,
+    ) -> Answer<'_, ()>;
+}
+
+/// Keys of programs.
+pub trait ApiKeyStore {
+    /// The caller's keys, newest first; everybody's for whoever manages keys.
+    fn api_keys(&self, tenant: TenantContext) -> Answer<'_, Vec<ApiKeyRecord>>;
+    /// Makes one that acts in the caller's name. A third live one of a name is refused as `api_key_rotation`.
+    fn create_api_key(&self, tenant: TenantContext, new: NewApiKey, audit: AuditEntry) -> Answer<'_, ()>;
+    /// Ends one: one's own, or any for whoever manages keys.
+    fn revoke_api_key(&self, tenant: TenantContext, id: ApiKeyId, audit: AuditEntry) -> Answer<'_, ()>;
+}
+
+/// How a machine becomes a host of an organisation, how its credential is changed, and how it ends.
+pub trait EnrolmentStore {
+    /// Stores a token that one machine may become a host with.
+    fn create_host_enrolment(&self, tenant: TenantContext, new: NewEnrolment, audit: AuditEntry) -> Answer<'_, ()>;
+    /// Takes a token and makes a host of it, with its credential. Gives its organisation; none if the token is unknown, used or over.
+    fn redeem_host_enrolment(
+        &self,
+        token_hash: String,
+        host: HostId,
+        credential_hash: String,
+        at: OffsetDateTime,
+    ) -> Answer<'_, Option<OrgId>>;
+    /// Gives a host a new credential; those before end at `others_end_at`.
+    fn rotate_host_credential(
+        &self,
+        host: HostId,
+        credential_hash: String,
+        others_end_at: OffsetDateTime,
+        audit: AuditEntry,
+    ) -> Answer<'_, ()>;
+    /// Ends a host of the organisation: its credentials are good no longer.
+    fn revoke_host(&self, tenant: TenantContext, host: HostId, audit: AuditEntry) -> Answer<'_, ()>;
+}
+
 /// Requests that must have one effect.
 pub trait IdempotencyStore {
     /// Takes an idempotency key, or tells what became of it.
@@ -186,7 +273,19 @@ pub trait AuditStore {
 
 /// See the module.
 pub trait Store:
-    SessionStore + EgressStore + HostStore + CredentialStore + IdempotencyStore + AuditStore + Send + Sync + std::fmt::Debug
+    SessionStore
+    + EgressStore
+    + HostStore
+    + CredentialStore
+    + OrganizationStore
+    + MemberStore
+    + ApiKeyStore
+    + EnrolmentStore
+    + IdempotencyStore
+    + AuditStore
+    + Send
+    + Sync
+    + std::fmt::Debug
 {
     /// Whether the store answers.
     fn ping(&self) -> Answer<'_, ()>;

@@ -9,5 +9,6 @@ mod fleet;
 mod host;
 mod limits;
 mod matrix;
+mod organizations;
 mod people;
 mod viewers;

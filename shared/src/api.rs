@@ -3,12 +3,14 @@
 //! Requests refuse unknown fields, so that a typing error is an error and not a default.
 
 mod audit;
+mod organization;
 mod problem;
 mod sandbox;
 mod session;
 mod system;
 
 pub use audit::*;
+pub use organization::*;
 pub use problem::{FieldError, Problem};
 pub use sandbox::*;
 pub use session::*;

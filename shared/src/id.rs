@@ -79,6 +79,16 @@ id!(
     "session"
 );
 id!(
+    /// An API key.
+    ApiKeyId,
+    "API key"
+);
+id!(
+    /// An invitation into an organisation.
+    InvitationId,
+    "invitation"
+);
+id!(
     /// One entry of the audit trail, or one item of a host's outbox.
     EventId,
     "event"

@@ -340,6 +340,7 @@ fn service_calls(world: &World, things: &Things, over: Uuid) -> Vec<Call> {
         ),
         call("job_browser_session", None, json!({ "p_hash": sha256_hex("cookie"), "p_now": NOW })),
         call("job_sweep", None, json!({ "p_now": LATER })),
+        call("job_expiry", None, json!({ "p_now": LATER })),
         call(
             "job_set_quotas",
             Some((org.id, "organization.quotas")),

@@ -111,7 +111,10 @@ const BELOW_WHAT_CALLERS_DO: [&str; 6] = [
 
 /// Files that are tests as a whole; they may look anywhere.
 fn is_test(file: &TextFile) -> bool {
-    file.path.ends_with("/tests.rs") || file.path.contains("/tests/") || file.path.ends_with("/contract.rs")
+    file.path.ends_with("/tests.rs")
+        || file.path.contains("/tests/")
+        || file.path.ends_with("/contract.rs")
+        || file.path.contains("/contract/")
 }
 
 fn product_sources() -> Vec<TextFile> {

@@ -140,6 +140,8 @@ impl From<DomainError> for ApiError {
             DomainError::HostTimeout => Self::new(S::GATEWAY_TIMEOUT, "host_timeout", detail),
             DomainError::Busy(_) => Self::new(S::SERVICE_UNAVAILABLE, "busy", detail),
             DomainError::Host(refused) => of_host(&refused),
+            DomainError::NotFound { code, .. } => Self::new(S::NOT_FOUND, code, detail),
+            DomainError::Quota { code, detail } => Self::new(S::TOO_MANY_REQUESTS, code, detail),
             DomainError::Store(error) => of_store(&error),
         }
     }

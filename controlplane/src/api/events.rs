@@ -63,7 +63,7 @@ pub(super) async fn stream(
     };
     let hello = ServerEvent::Hello { resume: resume.to_owned() };
     let data = serde_json::to_string(&hello).unwrap_or_default();
-    let socket = api.plane.sockets.enter(principal.credential_hash(), principal.expires_at());
+    let socket = api.plane.sockets.enter(principal.socket_owner(), principal.expires_at());
     let subscription = Subscription {
         org: principal.holder.org,
         actor: principal.actor(),

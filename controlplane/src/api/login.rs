@@ -4,7 +4,7 @@ use agentapi_shared::api::{Login, LoginCode, Me, Problem};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::{HOST, SET_COOKIE};
+use http::header::SET_COOKIE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use time::Duration;
@@ -14,8 +14,9 @@ use super::principal::cookie_name;
 use super::{Api, ApiError, origin};
 use crate::auth::Secret;
 use crate::clock;
-use crate::domain::audit;
 use crate::domain::policy::{self, Action, Credential, Principal};
+use crate::domain::{audit, organizations};
+use crate::sockets::Proof;
 
 /// A login code is good for this long.
 const CODE_LIFETIME: Duration = Duration::minutes(5);
@@ -34,15 +35,12 @@ pub(super) async fn create_code(
     params: Params,
 ) -> Result<(StatusCode, Json<LoginCode>), ApiError> {
     params.finish()?;
-    policy::check(&principal, Action::Account)?;
+    policy::check(&principal, Action::Login)?;
     let code = Secret::generate("");
     let expires_at = clock::now() + CODE_LIFETIME;
     let entry = audit::of_account(principal.channel(), "login_code.create");
     api.plane.store.create_login_code(principal.tenant(), code.hash(), expires_at, entry).await?;
-    // The name under which the caller reached us is the one under which the browser next to it does.
-    let own = format!("127.0.0.1:{}", api.port);
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(&own);
-    let url = format!("http://{host}/#code={}", code.expose());
+    let url = format!("{}/#code={}", origin::page_of(&headers, api.port), code.expose());
     Ok((StatusCode::CREATED, Json(LoginCode { code: code.expose().to_owned(), url, expires_at })))
 }
 
@@ -78,7 +76,8 @@ pub(super) async fn logout(State(api): State<Api>, principal: Principal) -> Resu
     if let Credential::Browser { hash, .. } = &principal.credential {
         let entry = audit::of_account("web", "logout");
         api.plane.store.end_browser_session(principal.tenant(), hash.clone(), entry).await?;
-        api.plane.sockets.revoke(hash);
+        let proof = Proof::Browser(hash.clone());
+        api.plane.sockets.revoke(|owner| owner.proof == proof);
     }
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, set_cookie(api.port, "", 0))]).into_response())
 }
@@ -92,10 +91,13 @@ fn set_cookie(port: u16, value: &str, max_age: i64) -> String {
     get, path = "/api/v1/me", operation_id = "getMe", tag = "login",
     responses((status = 200, body = Me), (status = "4XX", body = Problem)),
 )]
-pub(super) async fn me(principal: Principal, params: Params) -> Result<Json<Me>, ApiError> {
+pub(super) async fn me(State(api): State<Api>, principal: Principal, params: Params) -> Result<Json<Me>, ApiError> {
     params.finish()?;
-    policy::check(&principal, Action::Account)?;
+    let memberships = organizations::memberships(&api.plane, &principal).await?;
     Ok(Json(Me {
+        user_id: principal.holder.user,
+        organization_id: principal.holder.org,
+        memberships,
         name: principal.holder.name,
         organization: principal.holder.organization,
         role: principal.holder.role.as_str().to_owned(),

@@ -21,6 +21,13 @@ pub(super) fn check(parts: &Parts, port: u16) -> Result<(), ApiError> {
     if own { Ok(()) } else { Err(refused()) }
 }
 
+/// Where the console is for whoever sent a request: the name under which they reached us is the one that works for them.
+pub(super) fn page_of(headers: &http::HeaderMap, port: u16) -> String {
+    let own = format!("127.0.0.1:{port}");
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(&own);
+    format!("http://{host}")
+}
+
 /// The `Host` of a request, if it is one of ours.
 pub(super) fn own_host(parts: &Parts, port: u16) -> Result<String, ApiError> {
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).ok_or_else(refused)?;

@@ -1,16 +1,21 @@
 //! Who a request is from. A handler that takes a [`Principal`] cannot be reached without one.
 
+use agentapi_shared::HostId;
 use axum::extract::FromRequestParts;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::{Api, ApiError, limits, origin};
+use super::{Api, ApiError, extract, limits, origin};
 use crate::auth::Secret;
 use crate::clock;
+use crate::domain::organizations;
 use crate::domain::policy::{Credential, Principal};
 use crate::request::{self, Caller};
 use crate::store::records::{BrowserSession, Holder};
+
+/// Which of their organisations a caller means.
+const ORGANIZATION: &str = "x-agentapi-organization";
 
 impl FromRequestParts<Api> for Principal {
     type Rejection = ApiError;
@@ -21,31 +26,49 @@ impl FromRequestParts<Api> for Principal {
             let Some(Holder::User(holder)) = api.plane.store.token(hash.clone()).await? else {
                 return Err(ApiError::unauthorized());
             };
-            let principal = known(Self { holder, credential: Credential::Token(hash) });
-            limits::take(parts, api, &principal)?;
-            return Ok(principal);
+            return admit(parts, api, Self { holder, credential: Credential::Token(hash) }, Ok(())).await;
         }
         let cookie = cookie(&parts.headers, &cookie_name(api.port)).ok_or_else(ApiError::unauthorized)?;
         let hash = cookie.hash();
         let session = api.plane.store.browser_session(hash.clone(), clock::now()).await?;
         let BrowserSession { holder, expires_at } = session.ok_or_else(ApiError::unauthorized)?;
-        let principal = known(Self { holder, credential: Credential::Browser { hash, expires_at } });
+        let principal = Self { holder, credential: Credential::Browser { hash, expires_at } };
         // A browser sends cookies by itself: that a page of ours asked for it has to be shown.
-        origin::check(parts, api.port)?;
-        limits::take(parts, api, &principal)?;
-        Ok(principal)
+        admit(parts, api, principal, origin::check(parts, api.port)).await
     }
 }
 
-/// Whatever comes of the request, the audit trail says whom it is from.
-fn known(principal: Principal) -> Principal {
+/// Lets somebody in whom the store knows. Whatever comes of the request, the audit trail says whom it is from, and where.
+async fn admit(
+    parts: &Parts,
+    api: &Api,
+    principal: Principal,
+    checked: Result<(), ApiError>,
+) -> Result<Principal, ApiError> {
+    let admitted = match checked.and_then(|()| limits::take(parts, api, &principal)) {
+        Ok(()) => within(parts, api, principal.clone()).await,
+        Err(refused) => Err(refused),
+    };
+    let known = admitted.as_ref().unwrap_or(&principal);
     request::identify(Caller {
-        tenant: principal.tenant(),
-        name: principal.holder.name.clone(),
-        credential: principal.credential_id(),
-        channel: principal.channel(),
+        tenant: known.tenant(),
+        name: known.holder.name.clone(),
+        credential: known.credential_id(),
+        channel: known.channel(),
     });
-    principal
+    admitted
+}
+
+/// The caller in the organisation that the request names; without a name, in the one of their credential. Browsers send no headers of their
+/// own with event streams and WebSockets, so a cookie may say it too: it only chooses among the organisations that one is in.
+async fn within(parts: &Parts, api: &Api, principal: Principal) -> Result<Principal, ApiError> {
+    let header = parts.headers.get(ORGANIZATION).map(|value| value.to_str().unwrap_or_default().to_owned());
+    let wanted = header.or_else(|| {
+        cookie(&parts.headers, &format!("{}_organization", cookie_name(api.port))).map(|text| text.expose().to_owned())
+    });
+    let Some(wanted) = wanted else { return Ok(principal) };
+    let org = extract::id(&wanted, "organization_not_found", "organisation")?;
+    Ok(organizations::enter(&api.plane, principal, org).await?)
 }
 
 /// The token of an `Authorization: Bearer` header; an error if the header is something else.
@@ -76,11 +99,11 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<Secret> {
         .map(|(_, value)| Secret::from_text(value.to_owned()))
 }
 
-/// A host, by its token, which is good for the link only.
-pub(super) async fn host(headers: &HeaderMap, api: &Api) -> Result<agentapi_shared::HostId, ApiError> {
+/// A host, by its token, which is good for what hosts do only; and the token's hash.
+pub(super) async fn host(headers: &HeaderMap, api: &Api) -> Result<(HostId, String), ApiError> {
     let token = bearer(headers)?.ok_or_else(ApiError::unauthorized)?;
     match api.plane.store.token(token.hash()).await? {
-        Some(Holder::Host(host)) => Ok(host),
+        Some(Holder::Host(host)) => Ok((host, token.hash())),
         Some(Holder::User(_)) => {
             Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", "the link takes the credential of a host"))
         }

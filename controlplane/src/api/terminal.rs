@@ -63,7 +63,7 @@ pub(super) async fn attach(
         mode,
         catchup: catchup.unwrap_or_default(),
         from,
-        socket: api.plane.sockets.enter(principal.credential_hash(), principal.expires_at()),
+        socket: api.plane.sockets.enter(principal.socket_owner(), principal.expires_at()),
         principal: principal.clone(),
     };
     let (answer, pending) = upgrade.accept();

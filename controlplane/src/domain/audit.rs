@@ -32,6 +32,12 @@ pub fn of_organization(principal: &Principal, action: &'static str, detail: Valu
     entry(action, principal.channel(), detail)
 }
 
+/// An entry about something that a job of the control plane did to a session.
+#[must_use]
+pub fn of_job(session: SessionId, action: &'static str, detail: Value) -> AuditEntry {
+    AuditEntry { session: Some(session), ..entry(action, "system", detail) }
+}
+
 /// An entry about something that followed from what a host said.
 #[must_use]
 pub fn of_host(host: HostId, action: &'static str, session: Option<SessionId>, detail: Value) -> AuditEntry {

@@ -9,6 +9,8 @@ use crate::store::records::HostRecord;
 pub fn present(record: HostRecord, connected: bool) -> Host {
     Host {
         id: record.id,
+        shared: record.org.is_none(),
+        name: record.name,
         connected,
         last_seen_at: record.last_seen_at,
         version: record.version,

@@ -4,13 +4,14 @@
 //! sees and may not do is forbidden (403). Rows of another organisation are never reached at all, so this speaks of roles within one.
 
 use agentapi_shared::UserId;
-use agentapi_shared::api::Visibility;
+use agentapi_shared::api::{KeyScope, Visibility};
 use time::OffsetDateTime;
 
 use crate::capability::{Capability, Role};
 use crate::store::records::{SessionFacts, SessionRecord, TenantContext, UserHolder};
 
 use super::DomainError;
+use crate::sockets::{Owner, Proof, Who};
 
 /// Enough to tell credentials apart.
 const CREDENTIAL_ID_CHARS: usize = 16;
@@ -42,13 +43,26 @@ impl Principal {
     /// In whose name rows are reached.
     #[must_use]
     pub fn tenant(&self) -> TenantContext {
-        TenantContext { org: self.holder.org, user: self.holder.user, role: self.holder.role, token: None }
+        self.holder.tenant()
     }
 
     /// What kind of caller it is.
     #[must_use]
     pub fn actor(&self) -> Actor {
-        Actor::Member { user: self.holder.user, role: self.holder.role }
+        let reach = self.holder.key.as_ref().map_or(Reach::Everything, |key| Reach::of(&key.scopes));
+        Actor::Member { user: self.holder.user, role: self.holder.role, reach }
+    }
+
+    /// Whose its sockets are.
+    #[must_use]
+    pub fn socket_owner(&self) -> Owner {
+        let UserHolder { org, user, role, ref key, .. } = self.holder;
+        let who = Who::Member { org, user, role, key: key.as_ref().map(|key| key.id) };
+        let proof = match &self.credential {
+            Credential::Token(hash) => Proof::Token(hash.clone()),
+            Credential::Browser { hash, .. } => Proof::Browser(hash.clone()),
+        };
+        Owner { proof, who }
     }
 
     /// In whose name it is recorded what they did some time ago: a token of then may be over.
@@ -84,7 +98,7 @@ impl Principal {
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         match self.credential {
-            Credential::Token(_) => None,
+            Credential::Token(_) => self.holder.key.as_ref().and_then(|key| key.expires_at),
             Credential::Browser { expires_at, .. } => Some(expires_at),
         }
     }
@@ -99,11 +113,58 @@ pub enum Actor {
         user: UserId,
         /// As what.
         role: Role,
+        /// For what, beside reading.
+        reach: Reach,
     },
     /// Whoever runs the platform: sets it up, and has no tenant's data.
     Operator,
     /// A worker machine: has its link, and nothing else.
     Host,
+}
+
+/// What a credential is for, beside reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Whatever its holder may.
+    Everything,
+    /// Only this.
+    Only {
+        /// To make, change and type into sessions.
+        sessions: bool,
+        /// To change the organisation.
+        organization: bool,
+    },
+}
+
+impl Reach {
+    /// What a key with these scopes is for.
+    #[must_use]
+    pub fn of(scopes: &[KeyScope]) -> Self {
+        if scopes.is_empty() {
+            return Self::Everything;
+        }
+        let has = |scope| scopes.contains(&scope);
+        Self::Only { sessions: has(KeyScope::Sessions), organization: has(KeyScope::Organization) }
+    }
+
+    fn covers(self, class: Class) -> bool {
+        match (self, class) {
+            (Self::Everything, _) | (_, Class::Look) => true,
+            (Self::Only { sessions, .. }, Class::Sessions) => sessions,
+            (Self::Only { organization, .. }, Class::Organization) => organization,
+            (Self::Only { .. }, Class::Whole) => false,
+        }
+    }
+}
+
+/// What kind of thing an action is, for keys that are not for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Look,
+    Sessions,
+    Organization,
+    /// What would make more of a key than it is.
+    Whole,
 }
 
 /// What is to be done. Those on a session are about one that the store gave, or about none.
@@ -133,8 +194,30 @@ pub enum Action {
     HostManage,
     /// Read the organisation's audit trail.
     AuditRead,
-    /// See who one is, log in with a browser, log out.
+    /// See who one is and where, log out.
     Account,
+    /// Log in with a browser.
+    Login,
+    /// Make an organisation.
+    OrganizationCreate,
+    /// Change the organisation's name and settings.
+    OrganizationManage,
+    /// See who is in it.
+    MemberView,
+    /// Invite, give roles, remove.
+    MemberManage,
+    /// Make and unmake owners.
+    OwnerGrant,
+    /// Leave an organisation, or accept an invitation to one.
+    Membership,
+    /// See API keys: one's own, or everybody's.
+    ApiKeyView,
+    /// Make one for oneself.
+    ApiKeyCreate,
+    /// End one.
+    ApiKeyRevoke,
+    /// Set up organisations, and how much each may have.
+    Platform,
     /// Bring what a host has.
     Link,
 }
@@ -169,7 +252,15 @@ enum Needs {
 impl Action {
     fn needs(self) -> Needs {
         match self {
-            Self::Account => Needs::Membership,
+            Self::Account | Self::Login | Self::OrganizationCreate | Self::Membership => Needs::Membership,
+            Self::OrganizationManage => Needs::AnyOf(&[Capability::OrganizationManage]),
+            Self::MemberView => Needs::AnyOf(&[Capability::MemberView]),
+            Self::MemberManage => Needs::AnyOf(&[Capability::MemberManage]),
+            Self::OwnerGrant => Needs::AnyOf(&[Capability::OwnerGrant]),
+            Self::ApiKeyView | Self::ApiKeyRevoke => {
+                Needs::AnyOf(&[Capability::ApiKeyCreate, Capability::ApiKeyManage])
+            }
+            Self::ApiKeyCreate => Needs::AnyOf(&[Capability::ApiKeyCreate]),
             Self::SessionCreate => Needs::AnyOf(&[Capability::SessionCreate]),
             Self::SessionList => {
                 Needs::AnyOf(&[Capability::SessionViewOwn, Capability::SessionViewShared, Capability::SessionViewAll])
@@ -184,7 +275,33 @@ impl Action {
             Self::HostView => Needs::AnyOf(&[Capability::HostView]),
             Self::HostManage => Needs::AnyOf(&[Capability::HostManage]),
             Self::AuditRead => Needs::AnyOf(&[Capability::AuditRead]),
-            Self::Link => Needs::NoMember,
+            Self::Link | Self::Platform => Needs::NoMember,
+        }
+    }
+
+    fn class(self) -> Class {
+        match self {
+            Self::SessionList
+            | Self::SessionView
+            | Self::TerminalView
+            | Self::HostView
+            | Self::Account
+            | Self::MemberView
+            | Self::ApiKeyView
+            | Self::AuditRead => Class::Look,
+            Self::SessionCreate
+            | Self::SessionManage
+            | Self::TerminalType
+            | Self::SessionApprove
+            | Self::SessionFiles
+            | Self::SessionShell => Class::Sessions,
+            Self::HostManage
+            | Self::OrganizationManage
+            | Self::MemberManage
+            | Self::OwnerGrant
+            | Self::ApiKeyCreate
+            | Self::ApiKeyRevoke => Class::Organization,
+            Self::Login | Self::OrganizationCreate | Self::Membership | Self::Link | Self::Platform => Class::Whole,
         }
     }
 }
@@ -193,7 +310,7 @@ impl Action {
 #[must_use]
 pub fn decide(actor: Actor, action: Action, session: Option<SessionFacts>) -> Decision {
     let needs = action.needs();
-    let Actor::Member { user, role } = actor else { return decide_for_others(actor, action, &needs) };
+    let Actor::Member { user, role, reach } = actor else { return decide_for_others(actor, action, &needs) };
     let allowed = match needs {
         Needs::Membership => true,
         Needs::NoMember => false,
@@ -210,7 +327,7 @@ pub fn decide(actor: Actor, action: Action, session: Option<SessionFacts>) -> De
             }
         }
     };
-    if allowed { Decision::Allowed } else { Decision::Forbidden }
+    if allowed && reach.covers(action.class()) { Decision::Allowed } else { Decision::Forbidden }
 }
 
 fn sees(user: UserId, role: Role, facts: SessionFacts) -> bool {
@@ -222,7 +339,7 @@ fn sees(user: UserId, role: Role, facts: SessionFacts) -> bool {
 /// Those who are no members see no session at all.
 fn decide_for_others(actor: Actor, action: Action, needs: &Needs) -> Decision {
     match (actor, action) {
-        (Actor::Host, Action::Link) | (Actor::Operator, Action::Account) => Decision::Allowed,
+        (Actor::Host, Action::Link) | (Actor::Operator, Action::Account | Action::Platform) => Decision::Allowed,
         _ if matches!(needs, Needs::OnSession(_) | Needs::SightOfSession | Needs::ControlOfSession) => Decision::Hidden,
         _ => Decision::Forbidden,
     }

@@ -1,5 +1,7 @@
 //! What a request may contain. Every fault is named with its field, and all of them at once.
 
+mod organization;
+
 use std::collections::BTreeMap;
 
 use agentapi_shared::api::{
@@ -11,6 +13,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{DomainError, keys};
+
+pub use organization::{
+    api_key, email_address, enrolment, invitation, later, organization_name, role, update_organization,
+};
 
 /// Faults found so far.
 #[derive(Debug, Default)]

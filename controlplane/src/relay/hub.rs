@@ -76,6 +76,12 @@ impl Hubs {
         lock(&self.hubs).get(&id).cloned()
     }
 
+    /// Whether somebody watches a session.
+    #[must_use]
+    pub fn is_watched(&self, id: SessionId) -> bool {
+        lock(&self.hubs).contains_key(&id)
+    }
+
     /// A session changed.
     pub fn session_changed(&self, record: &SessionRecord, reachable: bool) {
         if let Some(hub) = self.get(record.id) {

@@ -1,6 +1,7 @@
 //! What every store has to do, as one suite that each implementation runs. It speaks to the trait only.
 
 pub(super) mod audit;
+mod organizations;
 
 use std::sync::Arc;
 
@@ -110,6 +111,7 @@ pub(super) async fn run(subject: &Subject) {
     unsettled_sessions_are_found(subject).await;
     decisions_are_kept_with_their_session(subject).await;
     audit::run(subject).await;
+    organizations::run(subject).await;
 }
 
 async fn a_session_is_read_as_it_was_written(subject: &Subject) {

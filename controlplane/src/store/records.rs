@@ -1,6 +1,7 @@
 //! What the store keeps, as types. No rules: what may follow what is decided in `domain`.
 
 mod audit;
+mod organizations;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,10 @@ use time::OffsetDateTime;
 use crate::capability::Role;
 
 pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, SealedRecord};
+pub use organizations::{
+    ApiKeyRecord, Expiry, Identity, InvitationRecord, KeyFacts, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
+    OrganizationChange, OrganizationRecord, Overdue,
+};
 
 /// The organisation that exists from the first migration on.
 pub const DEFAULT_ORG: OrgId = OrgId::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001);
@@ -250,6 +255,8 @@ pub struct HostRecord {
     pub id: HostId,
     /// Whose it is; none: shared by all.
     pub org: Option<OrgId>,
+    /// The name that it was enrolled with.
+    pub name: Option<String>,
     /// Version of its supervisor.
     pub version: Option<String>,
     /// What it said of itself.
@@ -296,6 +303,16 @@ pub struct UserHolder {
     pub organization: String,
     /// Their role.
     pub role: Role,
+    /// The API key that it was asked with, if it was one.
+    pub key: Option<KeyFacts>,
+}
+
+impl UserHolder {
+    /// In whose name rows are reached.
+    #[must_use]
+    pub fn tenant(&self) -> TenantContext {
+        TenantContext { org: self.org, user: self.user, role: self.role, token: None }
+    }
 }
 
 /// A login of a browser.

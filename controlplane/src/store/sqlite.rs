@@ -3,17 +3,22 @@
 //! One thread owns the one connection, so transactions never wait for each other and nothing blocks the runtime. `synchronous=NORMAL`
 //! with WAL keeps every answered write through a kill of the process; only a crash of the whole machine may lose the last moments.
 
+mod api_keys;
 mod audit;
 mod credentials;
 mod egress;
+mod enrolments;
+mod expiry;
 mod hosts;
 mod idempotency;
+mod members;
+mod organizations;
 mod rows;
 mod sessions;
 
 use std::path::Path;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Answer, Store, StoreError};
@@ -80,6 +85,7 @@ impl Sqlite {
         let mut connection = Connection::open(path).map_err(named)?;
         configure(&connection).map_err(named)?;
         migrate(&mut connection)?;
+        connection.pragma_update(None, "foreign_keys", "ON").map_err(named)?;
         let (queue, mut jobs) = mpsc::channel::<Job>(QUEUE_MAX);
         let newest = audit::newest(&connection).map_err(named)?;
         let (written, audit_written) = watch::channel(newest);
@@ -129,7 +135,8 @@ fn transact<T>(
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "foreign_keys", "ON")?;
+    // Off until the database is up to date: a migration may replace tables that others refer to, and cannot turn it off itself.
+    connection.pragma_update(None, "foreign_keys", "OFF")?;
     connection.pragma_update(None, "busy_timeout", 5000)
 }
 
@@ -150,6 +157,13 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
         let step = |connection: &mut Connection| -> rusqlite::Result<()> {
             let transaction = connection.transaction()?;
             transaction.execute_batch(sql)?;
+            if let Some(table) =
+                transaction.query_row("PRAGMA foreign_key_check", [], |row| row.get::<_, String>(0)).optional()?
+            {
+                return Err(rusqlite::Error::InvalidParameterName(format!(
+                    "{table} refers to rows that are not there"
+                )));
+            }
             transaction.execute("INSERT INTO schema_version (version) VALUES (?1)", [version])?;
             transaction.commit()
         };

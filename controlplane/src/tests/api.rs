@@ -35,16 +35,6 @@ async fn nothing_is_reached_without_a_credential() {
         ("POST", "/api/v1/logout".to_owned()),
         ("GET", "/api/v1/link".to_owned()),
     ];
-    // Every documented route is in the table, or is public.
-    let public = ["/livez", "/readyz", "/api/v1/login"];
-    let document: Value = serde_json::from_str(&crate::api::openapi_json()).unwrap();
-    for (path, methods) in document["paths"].as_object().unwrap() {
-        let path = path.replace("/sessions/{id}", &format!("/sessions/{id}")).replace("{id}", "x");
-        for method in methods.as_object().unwrap().keys().filter(|_| !public.contains(&path.as_str())) {
-            let listed = routes.iter().any(|(m, p)| m.eq_ignore_ascii_case(method) && *p == path);
-            assert!(listed, "{method} {path} is not in the table");
-        }
-    }
     let with = |name: &'static str, value: String| move |r: reqwest::RequestBuilder| r.header(name, value.clone());
     type Change = Box<dyn Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder>;
     let port = harness.base.rsplit(':').next().unwrap();

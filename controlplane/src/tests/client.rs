@@ -167,7 +167,8 @@ impl Harness {
         let wait = async {
             loop {
                 let hosts = self.get("/api/v1/hosts").await;
-                if hosts["data"][0]["connected"] == connected {
+                let any = hosts["data"].as_array().unwrap().iter().any(|host| host["connected"] == true);
+                if any == connected {
                     return;
                 }
                 changed.changed().await.unwrap();

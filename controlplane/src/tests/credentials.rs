@@ -12,7 +12,7 @@ use crate::domain::audit;
 use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN, TenantContext};
 
 /// A browser session, as the `Cookie` header has it.
-async fn log_in(harness: &Harness, expires_at: OffsetDateTime) -> String {
+pub(super) async fn log_in(harness: &Harness, expires_at: OffsetDateTime) -> String {
     let (code, cookie) = (Secret::generate(""), Secret::generate(""));
     let (tenant, store) =
         (TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN, role: Role::Owner, token: None }, &harness.plane.store);
@@ -23,7 +23,7 @@ async fn log_in(harness: &Harness, expires_at: OffsetDateTime) -> String {
     format!("agentapi_{}={}", harness.base.rsplit(':').next().unwrap(), cookie.expose())
 }
 
-async fn closed(viewer: &mut Viewer) -> u16 {
+pub(super) async fn closed(viewer: &mut Viewer) -> u16 {
     let code = |_: &Viewer, got: &Got| match got {
         Got::Closed(code) => Some(*code),
         _ => None,
@@ -31,7 +31,7 @@ async fn closed(viewer: &mut Viewer) -> u16 {
     viewer.until("close", code).await
 }
 
-async fn see_keyframe(viewer: &mut Viewer) {
+pub(super) async fn see_keyframe(viewer: &mut Viewer) {
     viewer.until("keyframe", |_, got| matches!(got, Got::Keyframe { .. }).then_some(())).await;
 }
 

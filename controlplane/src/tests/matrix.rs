@@ -21,6 +21,11 @@ use crate::store::records::{DEFAULT_ORG, LOCAL_HOST};
 /// What a request is about, seen from the caller.
 const ON_SESSIONS: &[&str] = &["own", "shared", "private", "foreign", "unknown"];
 const ON_HOSTS: &[&str] = &["usable", "unknown"];
+const ON_ORGANIZATIONS: &[&str] = &["own", "foreign", "unknown"];
+const ON_MEMBERS: &[&str] = &["member", "owner", "foreign", "unknown"];
+const ON_INVITATIONS: &[&str] = &["ours", "foreign", "unknown"];
+const ON_KEYS: &[&str] = &["own", "member's", "foreign", "unknown"];
+const TO_REVOKE: &[&str] = &["ours", "everybody's", "foreign", "unknown"];
 const ON_NOTHING: &[&str] = &["-"];
 
 /// Sessions that a route leaves as they are, stops, or starts again, so that no call changes what the next one finds.
@@ -68,10 +73,36 @@ fn routes() -> Vec<Route> {
         route("GET", "/api/v1/events", ON_NOTHING),
         route("GET", "/api/v1/hosts", ON_NOTHING),
         route("GET", "/api/v1/hosts/{id}", ON_HOSTS),
+        route("DELETE", "/api/v1/hosts/{id}", TO_REVOKE),
+        route("POST", "/api/v1/hosts/credential", ON_NOTHING),
+        Route { body: json!({ "name": "x" }), ..route("POST", "/api/v1/host-enrolments", ON_NOTHING) },
+        route("POST", "/api/v1/host-enrolments/redeem", ON_NOTHING),
         route("GET", "/api/v1/agents", ON_NOTHING),
         route("GET", "/api/v1/audit", ON_NOTHING),
         route("GET", "/api/v1/audit/export", ON_NOTHING),
         route("GET", "/api/v1/audit/key", ON_NOTHING),
+        route("GET", "/api/v1/organizations", ON_NOTHING),
+        Route { body: json!({ "name": "x" }), ..route("POST", "/api/v1/organizations", ON_NOTHING) },
+        route("GET", "/api/v1/organizations/{org}", ON_ORGANIZATIONS),
+        Route { body: json!({ "name": "x" }), ..route("PATCH", "/api/v1/organizations/{org}", ON_ORGANIZATIONS) },
+        route("GET", "/api/v1/members", ON_NOTHING),
+        Route { body: json!({ "role": "viewer" }), ..route("PATCH", "/api/v1/members/{user}", ON_MEMBERS) },
+        route("DELETE", "/api/v1/members/{user}", ON_MEMBERS),
+        route("GET", "/api/v1/invitations", ON_NOTHING),
+        Route {
+            body: json!({ "email": "ada@example.com", "role": "member" }),
+            ..route("POST", "/api/v1/invitations", ON_NOTHING)
+        },
+        Route {
+            body: json!({ "email": "ada@example.com", "role": "owner" }),
+            query: "?",
+            ..route("POST", "/api/v1/invitations", &["-of-an-owner"])
+        },
+        route("DELETE", "/api/v1/invitations/{id}", ON_INVITATIONS),
+        route("POST", "/api/v1/invitations/accept", ON_NOTHING),
+        route("GET", "/api/v1/api-keys", ON_NOTHING),
+        route("POST", "/api/v1/api-keys", ON_NOTHING),
+        route("DELETE", "/api/v1/api-keys/{id}", ON_KEYS),
         route("GET", "/api/v1/me", ON_NOTHING),
         route("POST", "/api/v1/login-codes", ON_NOTHING),
         route("POST", "/api/v1/login", ON_NOTHING),
@@ -98,6 +129,8 @@ struct Caller {
 struct World {
     harness: Harness,
     callers: Vec<Caller>,
+    maker: Person,
+    elsewhere: Person,
     shared: Vec<SessionId>,
     private: Vec<SessionId>,
     foreign: Vec<SessionId>,
@@ -120,11 +153,14 @@ impl World {
         for role in Role::ALL {
             callers.push(Self::caller(&harness, role.as_str(), DEFAULT_ORG, role).await);
         }
+        let mut reader = Self::caller(&harness, "read-key", DEFAULT_ORG, Role::Owner).await;
+        reader.token = reader.person.as_ref().map(|person| person.key(&harness, r#"["read"]"#).1);
+        callers.push(reader);
         callers.push(Self::caller(&harness, "stranger", OrgId::generate(), Role::Owner).await);
         let shared = three(&harness, &maker, Visibility::Organization).await;
         let private = three(&harness, &maker, Visibility::Private).await;
         let foreign = three(&harness, &elsewhere, Visibility::Organization).await;
-        Self { harness, callers, shared, private, foreign }
+        Self { harness, callers, maker, elsewhere, shared, private, foreign }
     }
 
     async fn caller(harness: &Harness, name: &'static str, org: OrgId, role: Role) -> Caller {
@@ -134,21 +170,76 @@ impl World {
     }
 
     /// The path as it is called.
-    fn path(&self, route: &Route, on: &str, caller: &Caller) -> String {
-        let set = route.set as usize;
-        let id = match (on, route.on == ON_HOSTS) {
-            ("own", _) => caller.own.get(set).unwrap_or(&self.private[set]).to_string(),
-            ("shared", _) => self.shared[set].to_string(),
-            ("private", _) => self.private[set].to_string(),
-            ("foreign", _) => self.foreign[set].to_string(),
-            ("usable", true) => LOCAL_HOST.to_string(),
-            _ => SessionId::generate().to_string(),
+    async fn path(&self, route: &Route, on: &str, caller: &Caller) -> String {
+        let id = match route.on {
+            found if found == ON_SESSIONS => self.session(on, route.set as usize, caller),
+            found if found == ON_ORGANIZATIONS => self.organization(on, caller),
+            found if found == ON_NOTHING => String::new(),
+            _ => self.fresh(route.path, on, caller).await,
         };
-        route.path.replace("{id}", &id) + route.query
+        let id = if on == "unknown" { SessionId::generate().to_string() } else { id };
+        ["{id}", "{org}", "{user}"].iter().fold(route.path.to_owned(), |path, name| path.replace(name, &id))
+            + route.query
+    }
+
+    fn session(&self, on: &str, set: usize, caller: &Caller) -> String {
+        let of = match on {
+            "own" => caller.own.get(set).unwrap_or(&self.private[set]),
+            "shared" => &self.shared[set],
+            "foreign" => &self.foreign[set],
+            _ => &self.private[set],
+        };
+        of.to_string()
+    }
+
+    fn organization(&self, on: &str, caller: &Caller) -> String {
+        let own = caller.person.as_ref().map_or(DEFAULT_ORG, |person| person.tenant.org);
+        if on == "own" { own } else { self.elsewhere.tenant.org }.to_string()
+    }
+
+    /// Something that a call may end: made for it.
+    async fn fresh(&self, path: &str, on: &str, caller: &Caller) -> String {
+        let harness = &self.harness;
+        let owner = self.callers.iter().find(|caller| caller.name == "owner").and_then(|caller| caller.person.as_ref());
+        let org = if on == "foreign" { self.elsewhere.tenant.org } else { DEFAULT_ORG };
+        let by = if on == "foreign" { &self.elsewhere } else { owner.unwrap() };
+        match (path, on) {
+            ("/api/v1/members/{user}", _) => {
+                let role = if on == "owner" { Role::Owner } else { Role::Member };
+                Person::new(harness, org, role).tenant.user.to_string()
+            }
+            ("/api/v1/invitations/{id}", _) => {
+                by.invites(harness, "somebody@example.com", Role::Member).await.0.to_string()
+            }
+            ("/api/v1/api-keys/{id}", "own") => {
+                caller.person.as_ref().unwrap_or(&self.maker).key(harness, "[]").0.to_string()
+            }
+            ("/api/v1/api-keys/{id}", "member's") => self.maker.key(harness, "[]").0.to_string(),
+            ("/api/v1/api-keys/{id}", _) => self.elsewhere.key(harness, "[]").0.to_string(),
+            (_, "usable" | "everybody's") => LOCAL_HOST.to_string(),
+            _ => by.host(harness).await.to_string(),
+        }
+    }
+
+    /// What a request says.
+    async fn body(&self, route: &Route, caller: &Caller) -> Value {
+        let owner = self.callers.iter().find_map(|caller| caller.person.as_ref()).unwrap();
+        match (route.method, route.path) {
+            ("POST", "/api/v1/login") => json!({ "code": self.login_code(owner).await }),
+            ("POST", "/api/v1/host-enrolments/redeem") => json!({ "token": owner.enrolment(&self.harness).await }),
+            ("POST", "/api/v1/api-keys") => json!({ "name": SessionId::generate().to_string() }),
+            ("POST", "/api/v1/invitations/accept") => {
+                let user = caller.person.as_ref().unwrap_or(&self.maker).tenant.user;
+                let email = format!("{user}@example.com");
+                let (_, token) = self.elsewhere.invites(&self.harness, &email, Role::Member).await;
+                json!({ "organization_id": self.elsewhere.tenant.org, "token": token })
+            }
+            _ => route.body.clone(),
+        }
     }
 
     async fn cell(&self, route: &Route, on: &str, caller: &Caller) -> String {
-        let path = self.path(route, on, caller);
+        let path = self.path(route, on, caller).await;
         let status = if route.path.ends_with("/terminal") {
             self.upgrade(&path, caller).await
         } else {
@@ -156,10 +247,9 @@ impl World {
             if let Some(token) = &caller.token {
                 request = request.bearer_auth(token);
             }
-            if route.path == "/api/v1/login" {
-                request = request.json(&json!({ "code": self.login_code().await }));
-            } else if !route.body.is_null() {
-                request = request.json(&route.body);
+            let body = self.body(route, caller).await;
+            if !body.is_null() {
+                request = request.json(&body);
             }
             // Of a stream, that it began.
             request.send().await.unwrap().status().as_u16()
@@ -181,9 +271,8 @@ impl World {
         }
     }
 
-    async fn login_code(&self) -> String {
+    async fn login_code(&self, person: &Person) -> String {
         let (code, at) = (Secret::generate(""), clock::now() + time::Duration::HOUR);
-        let person = self.callers.iter().find_map(|caller| caller.person.as_ref()).unwrap();
         let entry = audit::of_account("api", "login_code.create");
         self.harness.plane.store.create_login_code(person.tenant.clone(), code.hash(), at, entry).await.unwrap();
         code.expose().to_owned()
@@ -203,7 +292,7 @@ async fn each_route_answers_each_kind_of_caller_as_the_golden_matrix_says() {
     }
     for route in &routes {
         for on in route.on {
-            let line = format!("{} {}{} {on}", route.method, route.path, route.query);
+            let line = format!("{} {}{} {on}", route.method, route.path, route.query.trim_end_matches('?'));
             write!(found, "\n{line:<52}").unwrap();
             for caller in &world.callers {
                 let cell = world.cell(route, on, caller).await;

@@ -1,7 +1,7 @@
 //! Callers of each kind, and what they follow.
 
 use agentapi_shared::api::Visibility;
-use agentapi_shared::{OrgId, SessionId, SpawnState, UserId, WindowSize};
+use agentapi_shared::{ApiKeyId, HostId, InvitationId, OrgId, SessionId, SpawnState, UserId, WindowSize};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 
 use super::client::{DEADLINE, Harness, Viewer};
+use crate::auth::Secret;
 use crate::capability::Role;
 use crate::clock;
 use crate::domain::audit;
-use crate::store::records::{NewSession, SessionRecord, TenantContext};
+use crate::store::records::{NewEnrolment, NewInvitation, NewSession, SessionRecord, TenantContext};
 use crate::store::{Created, Scope};
 
 /// Somebody in an organisation, and their token.
@@ -27,23 +28,65 @@ impl Person {
     pub(super) fn new(harness: &Harness, org: OrgId, role: Role) -> Self {
         let rows = rusqlite::Connection::open(harness.dir.join("data/controlplane.db")).unwrap();
         let user = UserId::generate();
-        let token = format!("aa_{user}");
-        let hash = crate::auth::sha256_hex(token.as_bytes());
         let (org_text, user_text) = (org.to_string(), user.to_string());
         let run = |sql: &str, values: &[&str]| rows.execute(sql, rusqlite::params_from_iter(values)).unwrap();
         run(
-            "INSERT OR IGNORE INTO organizations (id, org_id, created_by, created_at, name) VALUES (?1, ?1, ?2, '', 'org')",
+            "INSERT OR IGNORE INTO organizations (id, org_id, created_by, created_at, name)
+             VALUES (?1, ?1, ?2, '2026-01-02T03:04:05Z', 'org')",
             &[&org_text, &user_text],
         );
         run(
-            "INSERT INTO users (id, org_id, created_by, created_at, name, role) VALUES (?2, ?1, ?2, '', 'someone', ?3)",
-            &[&org_text, &user_text, role.as_str()],
+            "INSERT INTO users (id, issuer, subject, name, email, email_verified, created_at)
+             VALUES (?1, 'test', ?1, 'someone', ?1 || '@example.com', 1, '2026-01-02T03:04:05Z')",
+            &[&user_text],
         );
         run(
-            "INSERT INTO api_tokens (hash, org_id, created_by, created_at, kind, user_id) VALUES (?3, ?1, ?2, '', 'user', ?2)",
-            &[&org_text, &user_text, &hash],
+            "INSERT INTO memberships (org_id, user_id, role, created_by, created_at) VALUES (?1, ?2, ?3, ?2, '2026-01-02T03:04:05Z')",
+            &[&org_text, &user_text, role.as_str()],
         );
-        Self { tenant: TenantContext { org, user, role, token: None }, token }
+        let person = Self { tenant: TenantContext { org, user, role, token: None }, token: String::new() };
+        let (_, token) = person.key(harness, "[]");
+        Self { token, ..person }
+    }
+
+    /// Gives them a key, whatever their role: its id, and the key.
+    pub(super) fn key(&self, harness: &Harness, scopes: &str) -> (ApiKeyId, String) {
+        let rows = rusqlite::Connection::open(harness.dir.join("data/controlplane.db")).unwrap();
+        let (id, key) = (ApiKeyId::generate(), Secret::generate("aa_"));
+        let insert = "INSERT INTO api_keys (id, org_id, user_id, created_by, created_at, name, prefix, hash, scopes)
+                      VALUES (?1, ?2, ?3, ?3, '2026-01-02T03:04:05Z', ?1, 'aa_', ?4, ?5)";
+        let (org, user) = (self.tenant.org.to_string(), self.tenant.user.to_string());
+        rows.execute(insert, [&id.to_string(), &org, &user, &key.hash(), scopes]).unwrap();
+        (id, key.expose().to_owned())
+    }
+
+    /// Invites somebody: the invitation, and its token.
+    pub(super) async fn invites(&self, harness: &Harness, email: &str, role: Role) -> (InvitationId, String) {
+        let (id, token) = (InvitationId::generate(), Secret::generate(""));
+        let expires_at = clock::now() + time::Duration::HOUR;
+        let new = NewInvitation { id, email: email.to_owned(), role, token_hash: token.hash(), expires_at };
+        let entry = audit::of_account("api", "invitation.create");
+        harness.plane.store.create_invitation(self.tenant.clone(), new, entry).await.unwrap();
+        (id, token.expose().to_owned())
+    }
+
+    /// A token that a machine may become a host with.
+    pub(super) async fn enrolment(&self, harness: &Harness) -> String {
+        let token = Secret::generate("");
+        let expires_at = clock::now() + time::Duration::HOUR;
+        let new = NewEnrolment { hash: token.hash(), name: "worker".to_owned(), expires_at };
+        let entry = audit::of_account("api", "host_enrolment.create");
+        harness.plane.store.create_host_enrolment(self.tenant.clone(), new, entry).await.unwrap();
+        token.expose().to_owned()
+    }
+
+    /// A host of their organisation, which is not connected.
+    pub(super) async fn host(&self, harness: &Harness) -> HostId {
+        let hash = Secret::from_text(self.enrolment(harness).await).hash();
+        let (host, credential) = (HostId::generate(), Secret::generate("aah_"));
+        let made = harness.plane.store.redeem_host_enrolment(hash, host, credential.hash(), clock::now()).await;
+        assert_eq!(made.unwrap(), Some(self.tenant.org));
+        host
     }
 
     /// Makes a session of theirs, whatever their role, and waits until it runs.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::api::Session;
-use crate::id::{HostId, SessionId};
+use crate::api::{Membership, Session};
+use crate::id::{HostId, OrgId, SessionId, UserId};
 use crate::link::HostFacts;
 
 /// The most items of one page.
@@ -29,6 +29,12 @@ pub struct Host {
     /// Its id.
     #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
     pub id: HostId,
+    /// The name that it was enrolled with.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Whether it serves every organisation.
+    #[serde(default)]
+    pub shared: bool,
     /// Whether its link is up.
     pub connected: bool,
     /// When it was last heard of.
@@ -95,12 +101,21 @@ pub struct Login {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Me {
+    /// Who one is.
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub user_id: UserId,
     /// For people.
     pub name: String,
-    /// Name of the organisation.
+    /// The organisation that the request is in.
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub organization_id: OrgId,
+    /// Its name.
     pub organization: String,
-    /// `owner` on a machine of one's own.
+    /// One's role in it; `owner` on a machine of one's own.
     pub role: String,
+    /// Every organisation that one is in and that this credential reaches.
+    #[serde(default)]
+    pub memberships: Vec<Membership>,
     /// Version of the control plane.
     pub version: String,
 }

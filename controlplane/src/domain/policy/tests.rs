@@ -28,28 +28,43 @@ fn each_kind_of_caller_may_do_what_its_row_says_and_nothing_else() {
         Action::SessionFiles,
         Action::SessionShell,
     ];
-    const OTHERS: [Action; 6] = [
+    const OTHERS: [Action; 17] = [
         Action::SessionCreate,
         Action::SessionList,
         Action::HostView,
         Action::HostManage,
         Action::Account,
+        Action::Login,
+        Action::OrganizationCreate,
+        Action::OrganizationManage,
+        Action::MemberView,
+        Action::MemberManage,
+        Action::OwnerGrant,
+        Action::Membership,
+        Action::ApiKeyView,
+        Action::ApiKeyCreate,
+        Action::ApiKeyRevoke,
         Action::Link,
+        Action::Platform,
     ];
-    let member = |role| Actor::Member { user: ME, role };
+    let member = |role| Actor::Member { user: ME, role, reach: Reach::Everything };
+    let key = |scopes| Actor::Member { user: ME, role: Role::Owner, reach: Reach::of(scopes) };
     let facts = |created_by, visibility| Some(SessionFacts { created_by, visibility });
     let own = facts(ME, Visibility::Private);
     let shared = facts(ANOTHER, Visibility::Organization);
     let private = facts(ANOTHER, Visibility::Private);
     let table = [
-        (member(Role::Owner), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyyyy-"]),
-        (member(Role::Admin), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyyyy-"]),
-        (member(Role::Member), ["yyyyyyy", "y-yyyyy", ".......", ".......", "yyy-y-"]),
-        (member(Role::ServiceAccount), ["yyyyyyy", "y-yyyyy", ".......", ".......", "yyy-y-"]),
-        (member(Role::Viewer), ["y-y----", "y-y----", ".......", ".......", "-yy-y-"]),
-        (member(Role::Auditor), ["y------", "y------", "y------", ".......", "-yy-y-"]),
-        (Actor::Operator, [".......", ".......", ".......", ".......", "----y-"]),
-        (Actor::Host, [".......", ".......", ".......", ".......", "-----y"]),
+        (member(Role::Owner), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyyyyyyyyyyyyyy--"]),
+        (member(Role::Admin), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyyyyyyyyy-yyyy--"]),
+        (member(Role::Member), ["yyyyyyy", "y-yyyyy", ".......", ".......", "yyy-yyy-y--yyyy--"]),
+        (member(Role::ServiceAccount), ["yyyyyyy", "y-yyyyy", ".......", ".......", "yyy-yyy-y--yyyy--"]),
+        (member(Role::Viewer), ["y-y----", "y-y----", ".......", ".......", "-yy-yyy-y--y-----"]),
+        (member(Role::Auditor), ["y------", "y------", "y------", ".......", "-yy-yyy-y--y-----"]),
+        (key(&[KeyScope::Read]), ["y-y----", "y-y----", "y-y----", ".......", "-yy-y---y---y----"]),
+        (key(&[KeyScope::Sessions]), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyy-y---y---y----"]),
+        (key(&[KeyScope::Organization]), ["y-y----", "y-y----", "y-y----", ".......", "-yyyy--yyyy-yyy--"]),
+        (Actor::Operator, [".......", ".......", ".......", ".......", "----y-----------y"]),
+        (Actor::Host, [".......", ".......", ".......", ".......", "---------------y-"]),
     ];
     for (actor, expected) in table {
         let on_sessions = [own, shared, private, None].map(|session| row(actor, &ON_SESSIONS, session));

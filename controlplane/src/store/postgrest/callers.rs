@@ -1,5 +1,7 @@
 //! What is asked in the name of a caller, with the caller's own token: the database decides.
 
+mod organizations;
+
 use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::{OrgId, SessionId};
 use serde::Deserialize;

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::Postgrest;
 use super::jobs::{HolderRow, UserRow};
-use crate::store::records::{AuditEntry, BrowserSession, Holder, TenantContext, TokenHolder, UserHolder};
+use crate::store::records::{AuditEntry, BrowserSession, Holder, KeyFacts, TenantContext, TokenHolder, UserHolder};
 use crate::store::{Answer, CredentialStore, Scope};
 
 impl From<UserRow> for UserHolder {
@@ -15,6 +15,7 @@ impl From<UserRow> for UserHolder {
             name: row.name.unwrap_or_default(),
             organization: row.organization,
             role: row.role,
+            key: row.key_id.map(|id| KeyFacts { id, scopes: row.scopes, expires_at: row.key_expires_at }),
         }
     }
 }

@@ -3,8 +3,11 @@
 //! Each function of the schema that is named `job_*` is one method here, and there is no other way to the service role: no request of a caller
 //! may lead to a method that gives or changes what is a tenant's, unless it names the tenant.
 
+mod organizations;
+
+use agentapi_shared::api::KeyScope;
 use agentapi_shared::egress::EgressDecision;
-use agentapi_shared::{EventId, HostId, OrgId, SessionId, UserId};
+use agentapi_shared::{ApiKeyId, EventId, HostId, OrgId, SessionId, UserId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -41,6 +44,12 @@ pub(super) struct UserRow {
     pub(super) name: Option<String>,
     pub(super) organization: String,
     pub(super) role: Role,
+    /// Of an API key, as what follows.
+    pub(super) key_id: Option<ApiKeyId>,
+    #[serde(default)]
+    pub(super) scopes: Vec<KeyScope>,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub(super) key_expires_at: Option<OffsetDateTime>,
 }
 
 /// A login of a browser.

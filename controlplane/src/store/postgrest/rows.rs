@@ -128,6 +128,7 @@ impl From<SpawnRow> for SpawnRecord {
 pub(super) struct HostRow {
     id: HostId,
     org_id: Option<OrgId>,
+    name: Option<String>,
     version: Option<String>,
     facts: Option<HostFacts>,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -148,6 +149,7 @@ impl From<HostRow> for HostRecord {
         Self {
             id: row.id,
             org: row.org_id,
+            name: row.name,
             version: row.version,
             facts: row.facts,
             last_seen_at: row.last_seen_at,

@@ -1,11 +1,13 @@
-//! Tables `api_tokens`, `browser_sessions` and `login_codes`. Only hashes of secrets come here.
+//! What callers show: `api_keys`, `host_credentials`, `browser_sessions` and `login_codes`. Only hashes of secrets come here.
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use time::OffsetDateTime;
 
-use super::{Sqlite, audit, rows};
+use agentapi_shared::ApiKeyId;
+
+use super::{Sqlite, audit, enrolments, rows};
 use crate::store::records::{
-    AuditEntry, BrowserSession, DEFAULT_ORG, Holder, LOCAL_ADMIN, TenantContext, TokenHolder, UserHolder,
+    AuditEntry, BrowserSession, Holder, KeyFacts, LOCAL_ADMIN, TenantContext, TokenHolder, UserHolder,
 };
 use crate::store::{Answer, CredentialStore, Scope, StoreError};
 
@@ -54,44 +56,66 @@ pub(super) fn register_token(
     holder: TokenHolder,
     at: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let (kind, org, user, host) = match holder {
-        TokenHolder::User { org, user } => ("user", org, Some(user), None),
-        TokenHolder::Host(host) => ("host", DEFAULT_ORG, None, Some(host)),
-    };
-    tx.execute(
-        "INSERT OR IGNORE INTO api_tokens (hash, org_id, created_by, created_at, kind, user_id, host_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![
-            hash,
-            org.to_string(),
-            user.unwrap_or(LOCAL_ADMIN).to_string(),
-            rows::time_text(at)?,
-            kind,
-            user.map(|id| id.to_string()),
-            host.map(|id| id.to_string()),
-        ],
-    )?;
+    let at = rows::time_text(at)?;
+    match holder {
+        TokenHolder::User { org, user } => {
+            tx.execute(
+                "INSERT OR IGNORE INTO api_keys (id, org_id, user_id, created_by, created_at, name, prefix, hash)
+                 VALUES (?1, ?2, ?3, ?3, ?4, 'local', '', ?5)",
+                params![ApiKeyId::generate().to_string(), org.to_string(), user.to_string(), at, hash],
+            )?;
+        }
+        TokenHolder::Host(host) => {
+            let sql = "SELECT org_id FROM hosts WHERE id = ?1";
+            let org = tx.query_row(sql, [host.to_string()], |row| rows::id_option(row, "org_id"))?;
+            enrolments::insert_credential(tx, hash, host, org, &LOCAL_ADMIN.to_string(), &at)?;
+        }
+    }
     Ok(())
 }
 
-/// Whose a token is.
+/// Whose a token is; none if it is good no longer. Notes when a key was used, to the minute: a write for each request would be too many.
 pub(super) fn token(tx: &Transaction<'_>, hash: &str) -> Result<Option<Holder>, StoreError> {
     let host = tx
-        .prepare_cached("SELECT host_id FROM api_tokens WHERE hash = ?1 AND kind = 'host'")?
+        .prepare_cached(
+            "SELECT c.host_id FROM host_credentials AS c JOIN hosts AS h ON h.id = c.host_id AND h.revoked_at IS NULL
+             WHERE c.hash = ?1 AND (c.revoked_at IS NULL OR c.revoked_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+        )?
         .query_row([hash], |row| rows::id(row, "host_id"))
         .optional()?;
     if let Some(host) = host {
         return Ok(Some(Holder::Host(host)));
     }
     let user = tx
-        .prepare_cached(
-            "SELECT u.id AS user_id, u.org_id AS org_id, u.name AS name, o.name AS organization, u.role AS role
-             FROM api_tokens AS t JOIN users AS u ON u.id = t.user_id JOIN organizations AS o ON o.id = u.org_id
-             WHERE t.hash = ?1 AND t.kind = 'user'",
-        )?
-        .query_row([hash], read_user)
+        .prepare_cached(&format!(
+            "SELECT {HOLDER}, k.id AS key_id, k.scopes, k.expires_at,
+                    k.last_used_at IS NULL OR k.last_used_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 minute') AS stale
+             FROM api_keys AS k JOIN memberships AS m ON m.org_id = k.org_id AND m.user_id = k.user_id {JOINS}
+             WHERE k.hash = ?1 AND k.revoked_at IS NULL
+               AND (k.expires_at IS NULL OR k.expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))"
+        ))?
+        .query_row([hash], |row| {
+            let key = KeyFacts {
+                id: rows::id(row, "key_id")?,
+                scopes: rows::json(row, "scopes")?,
+                expires_at: rows::time_option(row, "expires_at")?,
+            };
+            Ok((UserHolder { key: Some(key), ..read_user(row)? }, row.get::<_, bool>("stale")?))
+        })
         .optional()?;
-    Ok(user.map(Holder::User))
+    let Some((holder, stale)) = user else { return Ok(None) };
+    if stale {
+        tx.prepare_cached("UPDATE api_keys SET last_used_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE hash = ?1")?
+            .execute([hash])?;
+    }
+    Ok(Some(Holder::User(holder)))
 }
+
+/// What is read of a member, and where it is.
+const HOLDER: &str =
+    "u.id AS user_id, o.id AS org_id, COALESCE(u.name, u.email, '') AS name, o.name AS organization, m.role AS role";
+const JOINS: &str =
+    "JOIN users AS u ON u.id = m.user_id AND u.disabled_at IS NULL JOIN organizations AS o ON o.id = m.org_id";
 
 /// Stores a code for one login.
 pub(super) fn create_login_code(
@@ -122,9 +146,11 @@ pub(super) fn redeem_login_code(
     let now = rows::time_text(audit.at)?;
     let holder = tx
         .query_row(
-            "SELECT u.id AS user_id, u.org_id AS org_id, u.name AS name, o.name AS organization, u.role AS role
-             FROM login_codes AS c JOIN users AS u ON u.id = c.created_by JOIN organizations AS o ON o.id = u.org_id
-             WHERE c.hash = ?1 AND c.expires_at > ?2",
+            &format!(
+                "SELECT {HOLDER} FROM login_codes AS c
+                 JOIN memberships AS m ON m.org_id = c.org_id AND m.user_id = c.created_by {JOINS}
+                 WHERE c.hash = ?1 AND c.expires_at > ?2"
+            ),
             [code_hash, &now],
             read_user,
         )
@@ -147,12 +173,11 @@ pub(super) fn browser_session(
     now: OffsetDateTime,
 ) -> Result<Option<BrowserSession>, StoreError> {
     let found = tx
-        .prepare_cached(
-            "SELECT u.id AS user_id, u.org_id AS org_id, u.name AS name, o.name AS organization, u.role AS role,
-                    b.expires_at AS expires_at
-             FROM browser_sessions AS b JOIN users AS u ON u.id = b.created_by JOIN organizations AS o ON o.id = u.org_id
-             WHERE b.hash = ?1 AND b.expires_at > ?2",
-        )?
+        .prepare_cached(&format!(
+            "SELECT {HOLDER}, b.expires_at FROM browser_sessions AS b
+             JOIN memberships AS m ON m.org_id = b.org_id AND m.user_id = b.created_by {JOINS}
+             WHERE b.hash = ?1 AND b.expires_at > ?2"
+        ))?
         .query_row([hash, &rows::time_text(now)?], |row| {
             Ok(BrowserSession { holder: read_user(row)?, expires_at: rows::time(row, "expires_at")? })
         })
@@ -179,5 +204,6 @@ fn read_user(row: &Row<'_>) -> rusqlite::Result<UserHolder> {
         name: row.get("name")?,
         organization: row.get("organization")?,
         role: rows::word(row, "role")?,
+        key: None,
     })
 }

@@ -30,13 +30,13 @@ impl HostStore for Sqlite {
     }
 }
 
-const SELECT: &str = "SELECT id, org_id, version, facts, last_seen_at, (SELECT COUNT(*) FROM user_sessions AS s
+const SELECT: &str = "SELECT id, org_id, name, version, facts, last_seen_at, (SELECT COUNT(*) FROM user_sessions AS s
     WHERE s.host_id = hosts.id AND s.state NOT IN ('exited', 'failed', 'lost')) AS sessions_running FROM hosts";
 
 /// Every host that a tenant may use.
 pub(super) fn list(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<Vec<HostRecord>, StoreError> {
     let found = tx
-        .prepare_cached(&format!("{SELECT} WHERE org_id IS NULL OR org_id = ?1 ORDER BY id"))?
+        .prepare_cached(&format!("{SELECT} WHERE (org_id IS NULL OR org_id = ?1) AND revoked_at IS NULL ORDER BY id"))?
         .query_map([tenant.org.to_string()], read)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     Ok(found)
@@ -44,13 +44,15 @@ pub(super) fn list(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<Vec<H
 
 /// One host.
 pub(super) fn get(tx: &Transaction<'_>, id: HostId) -> Result<HostRecord, StoreError> {
-    Ok(tx.prepare_cached(&format!("{SELECT} WHERE id = ?1"))?.query_row([id.to_string()], read)?)
+    Ok(tx
+        .prepare_cached(&format!("{SELECT} WHERE id = ?1 AND revoked_at IS NULL"))?
+        .query_row([id.to_string()], read)?)
 }
 
 /// What a host said of itself.
 pub(super) fn connected(tx: &Transaction<'_>, host: &HostRecord, audit: &AuditEntry) -> Result<(), StoreError> {
-    tx.execute(
-        "UPDATE hosts SET version = ?2, facts = ?3, last_seen_at = ?4 WHERE id = ?1",
+    let changed = tx.execute(
+        "UPDATE hosts SET version = ?2, facts = ?3, last_seen_at = ?4 WHERE id = ?1 AND revoked_at IS NULL",
         params![
             host.id.to_string(),
             host.version,
@@ -58,6 +60,9 @@ pub(super) fn connected(tx: &Transaction<'_>, host: &HostRecord, audit: &AuditEn
             host.last_seen_at.map(rows::time_text).transpose()?,
         ],
     )?;
+    if changed == 0 {
+        return Err(StoreError::NotFound);
+    }
     audit::insert(tx, &Scope::Host(host.id), host.org.unwrap_or(DEFAULT_ORG), audit)
 }
 
@@ -85,6 +90,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<HostRecord> {
     Ok(HostRecord {
         id: rows::id(row, "id")?,
         org: rows::id_option(row, "org_id")?,
+        name: row.get("name")?,
         version: row.get("version")?,
         facts: rows::json_option(row, "facts")?,
         last_seen_at: rows::time_option(row, "last_seen_at")?,

@@ -3,8 +3,9 @@
 use agentapi_shared::api::Visibility;
 use agentapi_shared::{HostId, SessionId, SpawnState, WindowSize};
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
+use time::OffsetDateTime;
 
-use super::{Sqlite, audit, hosts, idempotency, rows};
+use super::{Sqlite, audit, hosts, idempotency, organizations, rows};
 use crate::capability::Capability;
 use crate::store::records::{
     AuditEntry, Desired, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
@@ -73,6 +74,9 @@ pub(super) fn create(
             return Ok(Created::Seen(replay));
         }
     }
+    organizations::require_agent(tx, tenant.org, &new.agent)?;
+    organizations::claim_session(tx, tenant.org, new.at)?;
+    organizations::count_session(tx, tenant.org, new.at)?;
     let (id, at) = (new.id.to_string(), rows::time_text(new.at)?);
     let (org, user) = (tenant.org.to_string(), tenant.user.to_string());
     tx.execute(
@@ -245,6 +249,10 @@ pub(super) fn update(
     require_change(scope, &record)?;
     if record.revision != revision {
         return Err(StoreError::Stale);
+    }
+    // A session that somebody starts again counts again.
+    if matches!(scope, Scope::Tenant(_)) && change.new_spawn.is_some() && record.state().is_ended() {
+        organizations::claim_session(tx, record.org, OffsetDateTime::now_utc())?;
     }
     if let Some(spawn) = &change.spawn {
         write_spawn(tx, id, spawn)?;

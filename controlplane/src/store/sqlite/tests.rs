@@ -5,14 +5,18 @@ mod audit;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use agentapi_shared::api::Visibility;
 use agentapi_shared::egress::{EgressDecision, EgressVerdict};
 use agentapi_shared::{EventId, OrgId, SessionId, UserId};
 
 use super::*;
 use crate::capability::Role;
 use crate::store::contract::{self, Subject};
-use crate::store::records::{DEFAULT_ORG, EgressFilter, LOCAL_ADMIN, LOCAL_HOST, SessionFilter, TenantContext};
-use crate::store::{CredentialStore as _, EgressStore as _, Scope, SessionStore as _};
+use crate::store::records::{DEFAULT_ORG, EgressFilter, Holder, LOCAL_ADMIN, LOCAL_HOST, SessionFilter, TenantContext};
+use crate::store::{
+    ApiKeyStore as _, CredentialStore as _, EgressStore as _, MemberStore as _, OrganizationStore as _, Scope,
+    SessionStore as _,
+};
 
 struct TempDir(PathBuf);
 
@@ -34,6 +38,26 @@ impl Drop for TempDir {
     }
 }
 
+/// Somebody in an organisation, both made if they are not there.
+fn put(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<(), StoreError> {
+    let (org, user) = (tenant.org.to_string(), tenant.user.to_string());
+    tx.execute(
+        "INSERT OR IGNORE INTO organizations (id, org_id, created_by, created_at, name)
+         VALUES (?1, ?1, ?2, '2026-01-02T03:04:05Z', 'some')",
+        [&org, &user],
+    )?;
+    tx.execute(
+        "INSERT OR IGNORE INTO users (id, issuer, subject, name, created_at) VALUES (?1, 'test', ?1, 'somebody', '2026-01-02T03:04:05Z')",
+        [&user],
+    )?;
+    tx.execute(
+        "INSERT OR IGNORE INTO memberships (org_id, user_id, role, created_by, created_at)
+         VALUES (?1, ?2, ?3, ?2, '2026-01-02T03:04:05Z')",
+        [&org, &user, tenant.role.as_str()],
+    )?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_contract_holds() {
     let dir = TempDir::new();
@@ -41,19 +65,8 @@ async fn the_contract_holds() {
     let theirs = TenantContext { org: OrgId::generate(), user: UserId::generate(), role: Role::Member, token: None };
     let ours = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN, role: Role::Owner, token: None };
     let colleague = TenantContext { user: UserId::generate(), role: Role::Member, ..ours.clone() };
-    let (org, user) = (theirs.org.to_string(), theirs.user.to_string());
-    let insert = move |tx: &Transaction<'_>| {
-        tx.execute(
-            "INSERT INTO organizations (id, org_id, created_by, created_at, name) VALUES (?1, ?1, ?2, '', 'theirs')",
-            [&org, &user],
-        )?;
-        tx.execute(
-            "INSERT INTO users (id, org_id, created_by, created_at, name, role) VALUES (?2, ?1, ?2, '', 'other', 'member')",
-            [&org, &user],
-        )?;
-        Ok(())
-    };
-    store.call(insert).await.unwrap();
+    let people = [ours.clone(), theirs.clone(), colleague.clone()];
+    store.call(move |tx| people.iter().try_for_each(|tenant| put(tx, tenant))).await.unwrap();
     contract::run(&Subject { store: Arc::new(store), ours, theirs, colleague }).await;
 }
 
@@ -90,26 +103,56 @@ async fn a_database_is_migrated_once_and_a_newer_one_refused() {
 }
 
 #[tokio::test]
-async fn sessions_of_an_earlier_release_are_read() {
+async fn a_data_directory_of_an_earlier_release_is_taken_over() {
     let dir = TempDir::new();
     let connection = Connection::open(dir.database()).unwrap();
     connection.execute_batch("CREATE TABLE schema_version (version INTEGER NOT NULL)").unwrap();
-    connection.execute_batch(MIGRATIONS[0]).unwrap();
-    connection.execute("INSERT INTO schema_version (version) VALUES (1)", []).unwrap();
+    for (index, sql) in MIGRATIONS.iter().enumerate().take(4) {
+        connection.execute_batch(sql).unwrap();
+        connection.execute("INSERT INTO schema_version (version) VALUES (?1)", [index + 1]).unwrap();
+    }
     let id = SessionId::generate();
     let insert = "INSERT INTO user_sessions (id, org_id, created_by, created_at, labels, agent, command, args, cols, rows, workspace,
                   desired, generation, stop_grace_ms, stop_force, revision, state)
                   VALUES (?1, ?2, ?3, '2026-01-02T03:04:05Z', '{}', 'custom', '[]', '[]', 80, 24, '{}', 'run', 1, 0, 0, 1, 'running')";
-    let (org, user) = (DEFAULT_ORG.to_string(), LOCAL_ADMIN.to_string());
+    let (org, user, host) = (DEFAULT_ORG.to_string(), LOCAL_ADMIN.to_string(), LOCAL_HOST.to_string());
     connection.execute(insert, [&id.to_string(), &org, &user]).unwrap();
     let insert = "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state) VALUES (?1, 1, ?2, ?3, '', 'running')";
     connection.execute(insert, [&id.to_string(), &org, &user]).unwrap();
+    for (hash, kind, holder) in [("a-key", "user", &user), ("another", "user", &user), ("a-host", "host", &host)] {
+        let insert = format!(
+            "INSERT INTO api_tokens (hash, org_id, created_by, created_at, kind, {kind}_id) VALUES (?1, ?2, ?3, '2026-01-02T03:04:05Z', ?4, ?5)"
+        );
+        connection.execute(&insert, [hash, &org, &user, kind, holder]).unwrap();
+    }
+    let insert = "INSERT INTO browser_sessions (hash, org_id, created_by, created_at, expires_at) VALUES ('cookie', ?1, ?2, '', '2999-01-01T00:00:00Z')";
+    connection.execute(insert, [&org, &user]).unwrap();
     drop(connection);
     let store = Sqlite::open(&dir.database()).unwrap();
     let record = store.session(Scope::System, id).await.unwrap();
     assert_eq!(record.sandbox, agentapi_shared::api::SandboxRequest::default());
-    assert_eq!(record.spawns[0].posture, None);
-    assert_eq!(record.visibility, agentapi_shared::api::Visibility::Private);
+    assert_eq!((record.spawns[0].posture.clone(), record.visibility), (None, Visibility::Private));
+    // Whoever had a token or a login is the owner of the one organisation there was, with the same token and login.
+    for hash in ["a-key", "another"] {
+        let Some(Holder::User(holder)) = store.token(hash.to_owned()).await.unwrap() else { panic!("{hash}") };
+        assert_eq!((holder.user, holder.org, holder.role), (LOCAL_ADMIN, DEFAULT_ORG, Role::Owner));
+        assert_eq!((holder.name.as_str(), holder.organization.as_str()), ("admin", "default"));
+    }
+    assert_eq!(store.token("a-host".to_owned()).await.unwrap(), Some(Holder::Host(LOCAL_HOST)));
+    let login = store.browser_session("cookie".to_owned(), time::OffsetDateTime::now_utc()).await.unwrap().unwrap();
+    assert_eq!((login.holder.user, login.holder.role), (LOCAL_ADMIN, Role::Owner));
+    let tenant = login.holder.tenant();
+    let members = store.members(tenant.clone()).await.unwrap();
+    assert_eq!(
+        members.iter().map(|member| (member.user, member.role)).collect::<Vec<_>>(),
+        [(LOCAL_ADMIN, Role::Owner)]
+    );
+    assert_eq!(store.api_keys(tenant.clone()).await.unwrap().len(), 2);
+    assert_eq!(store.organizations(tenant).await.unwrap()[0].0.revision, 1);
+    // References hold from here on.
+    let orphan =
+        "INSERT INTO memberships (org_id, user_id, role, created_by, created_at) VALUES ('x', 'y', 'owner', '', '')";
+    assert!(store.call(move |tx| Ok(tx.execute(orphan, [])?)).await.is_err());
 }
 
 /// Steps of the database's machine for one page: what it costs, on whatever machine.
@@ -214,7 +257,8 @@ fn every_table_has_its_organisation_and_its_maker() {
     let mut tables = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
     let names: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     assert!(names.len() > 9);
-    for name in names.iter().filter(|name| *name != "schema_version") {
+    // A person is in several organisations, or in none.
+    for name in names.iter().filter(|name| !["schema_version", "users"].contains(&name.as_str())) {
         for column in ["org_id", "created_by"] {
             let sql = "SELECT COUNT(*) FROM pragma_table_info(?1) WHERE name = ?2";
             let found: i64 = connection.query_row(sql, [name, column], |row| row.get(0)).unwrap();

@@ -1,0 +1,185 @@
+//! Organisations, who is in them, and what they prove themselves with.
+
+use agentapi_shared::api::{KeyScope, OrganizationSettings, Quotas};
+use agentapi_shared::{ApiKeyId, InvitationId, OrgId, SessionId, UserId};
+use time::OffsetDateTime;
+
+use crate::capability::Role;
+
+/// An organisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrganizationRecord {
+    /// Its id.
+    pub id: OrgId,
+    /// For people.
+    pub name: String,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// What it wants of sessions.
+    pub settings: OrganizationSettings,
+    /// How much it may have.
+    pub quotas: Quotas,
+    /// Grows with each change of name or settings.
+    pub revision: u64,
+}
+
+/// A change of an organisation that was computed from it at a revision; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrganizationChange {
+    /// New name.
+    pub name: Option<String>,
+    /// New settings, all of them.
+    pub settings: Option<OrganizationSettings>,
+}
+
+/// A person or a program, as whoever vouches for them knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The id that they get if they are new.
+    pub user: UserId,
+    /// Who vouches: the issuer of a token, or `local`.
+    pub issuer: String,
+    /// Who they are there.
+    pub subject: String,
+    /// For people.
+    pub name: Option<String>,
+    /// Their mail address.
+    pub email: Option<String>,
+    /// Whether it was shown to be theirs.
+    pub email_verified: bool,
+}
+
+/// Somebody in an organisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberRecord {
+    /// Who.
+    pub user: UserId,
+    /// Their name.
+    pub name: Option<String>,
+    /// Their mail address.
+    pub email: Option<String>,
+    /// Their role.
+    pub role: Role,
+    /// Whether they were shut out.
+    pub disabled: bool,
+    /// Since when they are in.
+    pub created_at: OffsetDateTime,
+}
+
+/// An invitation to be made, already validated. Of its token there is a hash only.
+#[derive(Debug, Clone)]
+pub struct NewInvitation {
+    /// Its id.
+    pub id: InvitationId,
+    /// For whom.
+    pub email: String,
+    /// As what.
+    pub role: Role,
+    /// Of its token.
+    pub token_hash: String,
+    /// Until when.
+    pub expires_at: OffsetDateTime,
+}
+
+/// An invitation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvitationRecord {
+    /// Its id.
+    pub id: InvitationId,
+    /// For whom.
+    pub email: String,
+    /// As what.
+    pub role: Role,
+    /// Who invited.
+    pub created_by: UserId,
+    /// When.
+    pub created_at: OffsetDateTime,
+    /// Until when it is good.
+    pub expires_at: OffsetDateTime,
+    /// When it was taken back.
+    pub revoked_at: Option<OffsetDateTime>,
+    /// When it was accepted.
+    pub accepted_at: Option<OffsetDateTime>,
+}
+
+/// An API key to be made. Of the key there is a hash only.
+#[derive(Debug, Clone)]
+pub struct NewApiKey {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// For people.
+    pub name: String,
+    /// How the key begins.
+    pub prefix: String,
+    /// Of the key.
+    pub hash: String,
+    /// What it is for; empty: all that its user may.
+    pub scopes: Vec<KeyScope>,
+    /// Until when.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// An API key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeyRecord {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// In whose name it acts.
+    pub user: UserId,
+    /// For people.
+    pub name: String,
+    /// How the key begins.
+    pub prefix: String,
+    /// What it is for; empty: all that its user may.
+    pub scopes: Vec<KeyScope>,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// Until when.
+    pub expires_at: Option<OffsetDateTime>,
+    /// When it was revoked.
+    pub revoked_at: Option<OffsetDateTime>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
+/// What is known of the key that a request came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFacts {
+    /// Which.
+    pub id: ApiKeyId,
+    /// What it is for; empty: all that its user may.
+    pub scopes: Vec<KeyScope>,
+    /// Until when.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// A token to be made that one machine may become a host with.
+#[derive(Debug, Clone)]
+pub struct NewEnrolment {
+    /// Of the token.
+    pub hash: String,
+    /// The host's name.
+    pub name: String,
+    /// Until when.
+    pub expires_at: OffsetDateTime,
+}
+
+/// Why a session's time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overdue {
+    /// Nobody had anything to do with it for too long.
+    Idle,
+    /// Its spawn is too old.
+    Age,
+    /// It ended too long ago.
+    Retention,
+}
+
+/// Sessions whose time is over by the settings of their organisations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expiry {
+    /// Which, and why.
+    pub due: Vec<(SessionId, Overdue)>,
+    /// When the next one may be; none: as long as no setting changes, never.
+    pub next: Option<OffsetDateTime>,
+}

@@ -1,0 +1,155 @@
+//! Tables `host_enrolments` and `host_credentials`: how a machine becomes a host, how its credential changes, and how it ends.
+
+use agentapi_shared::audit::Personal;
+use agentapi_shared::{EventId, HostId, OrgId};
+use rusqlite::{OptionalExtension, Transaction, params};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::organizations::{record, require};
+use super::{Sqlite, audit, rows};
+use crate::capability::Capability;
+use crate::store::records::{AuditEntry, DEFAULT_ORG, NewEnrolment, TenantContext};
+use crate::store::{Answer, EnrolmentStore, Scope, StoreError};
+
+impl EnrolmentStore for Sqlite {
+    fn create_host_enrolment(&self, tenant: TenantContext, new: NewEnrolment, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| create(tx, &tenant, &new, &audit))
+    }
+
+    fn redeem_host_enrolment(
+        &self,
+        token_hash: String,
+        host: HostId,
+        credential_hash: String,
+        at: OffsetDateTime,
+    ) -> Answer<'_, Option<OrgId>> {
+        self.call(move |tx| redeem(tx, &token_hash, host, &credential_hash, at))
+    }
+
+    fn rotate_host_credential(
+        &self,
+        host: HostId,
+        credential_hash: String,
+        others_end_at: OffsetDateTime,
+        audit: AuditEntry,
+    ) -> Answer<'_, ()> {
+        self.call(move |tx| rotate(tx, host, &credential_hash, others_end_at, &audit))
+    }
+
+    fn revoke_host(&self, tenant: TenantContext, host: HostId, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| revoke(tx, &tenant, host, &audit))
+    }
+}
+
+fn create(
+    tx: &Transaction<'_>,
+    tenant: &TenantContext,
+    new: &NewEnrolment,
+    audit: &AuditEntry,
+) -> Result<(), StoreError> {
+    require(tx, tenant, Capability::HostManage)?;
+    let at = rows::time_text(audit.at)?;
+    tx.execute("DELETE FROM host_enrolments WHERE expires_at <= ?1", [&at])?;
+    tx.execute(
+        "INSERT INTO host_enrolments (hash, org_id, created_by, created_at, name, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            new.hash,
+            tenant.org.to_string(),
+            tenant.user.to_string(),
+            at,
+            new.name,
+            rows::time_text(new.expires_at)?,
+        ],
+    )?;
+    record(tx, tenant, tenant.org, audit)
+}
+
+fn redeem(
+    tx: &Transaction<'_>,
+    token_hash: &str,
+    host: HostId,
+    credential_hash: &str,
+    at: OffsetDateTime,
+) -> Result<Option<OrgId>, StoreError> {
+    let at_text = rows::time_text(at)?;
+    let found = tx
+        .query_row(
+            "DELETE FROM host_enrolments WHERE hash = ?1 RETURNING org_id, created_by, name, expires_at > ?2 AS good",
+            [token_hash, &at_text],
+            |row| {
+                let org: OrgId = rows::id(row, "org_id")?;
+                let made: (String, String) = (row.get("created_by")?, row.get("name")?);
+                Ok((org, made, row.get::<_, bool>("good")?))
+            },
+        )
+        .optional()?;
+    let Some((org, (by, name), true)) = found else { return Ok(None) };
+    tx.execute(
+        "INSERT INTO hosts (id, org_id, created_by, created_at, name) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![host.to_string(), org.to_string(), by, at_text, name],
+    )?;
+    insert_credential(tx, credential_hash, host, Some(org), &by, &at_text)?;
+    // Whoever comes with a token does not know the organisation, so the record is made here.
+    let entry = AuditEntry {
+        id: EventId::generate(),
+        at,
+        action: "host.enrol".into(),
+        channel: "system",
+        session: None,
+        host: Some(host),
+        detail: json!({ "by": by }),
+        org: Some(org),
+        job: "enrolment",
+        credential: None,
+        request: None,
+        personal: Personal::default(),
+    };
+    audit::insert(tx, &Scope::System, org, &entry)?;
+    Ok(Some(org))
+}
+
+/// Makes a credential good for a host.
+pub(super) fn insert_credential(
+    tx: &Transaction<'_>,
+    hash: &str,
+    host: HostId,
+    org: Option<OrgId>,
+    by: &str,
+    at: &str,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT OR IGNORE INTO host_credentials (hash, host_id, org_id, created_by, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![hash, host.to_string(), org.map(|org| org.to_string()), by, at],
+    )?;
+    Ok(())
+}
+
+fn rotate(
+    tx: &Transaction<'_>,
+    host: HostId,
+    credential_hash: &str,
+    others_end_at: OffsetDateTime,
+    audit: &AuditEntry,
+) -> Result<(), StoreError> {
+    let sql = "SELECT org_id FROM hosts WHERE id = ?1 AND revoked_at IS NULL";
+    let org: Option<OrgId> = tx.query_row(sql, [host.to_string()], |row| rows::id_option(row, "org_id"))?;
+    tx.execute(
+        "UPDATE host_credentials SET revoked_at = MIN(COALESCE(revoked_at, ?2), ?2) WHERE host_id = ?1",
+        [host.to_string(), rows::time_text(others_end_at)?],
+    )?;
+    insert_credential(tx, credential_hash, host, org, &host.to_string(), &rows::time_text(audit.at)?)?;
+    audit::insert(tx, &Scope::Host(host), org.unwrap_or(DEFAULT_ORG), audit)
+}
+
+fn revoke(tx: &Transaction<'_>, tenant: &TenantContext, host: HostId, audit: &AuditEntry) -> Result<(), StoreError> {
+    require(tx, tenant, Capability::HostManage)?;
+    let changed = tx.execute(
+        "UPDATE hosts SET revoked_at = ?3 WHERE id = ?1 AND org_id = ?2 AND revoked_at IS NULL",
+        [host.to_string(), tenant.org.to_string(), rows::time_text(audit.at)?],
+    )?;
+    if changed == 0 {
+        return Err(StoreError::NotFound);
+    }
+    record(tx, tenant, tenant.org, audit)
+}
