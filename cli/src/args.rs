@@ -1,6 +1,7 @@
 //! The command line: what can be said, and what it says about itself. Nothing here does anything.
 
 mod audit;
+mod organization;
 mod session;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 use crate::failure::EXIT_CODES_HELP;
 
 pub(crate) use audit::*;
+pub(crate) use organization::*;
 pub(crate) use session::*;
 
 /// Runs coding agents in terminals of their own, on this machine and on others.
@@ -77,6 +79,18 @@ pub(crate) enum Command {
     /// Hosts that run sessions
     #[command(subcommand)]
     Host(HostCommand),
+    /// Organisations: settings, quotas
+    #[command(subcommand, alias = "organization")]
+    Org(OrgCommand),
+    /// Who is in your organisation
+    #[command(subcommand, alias = "members")]
+    Member(MemberCommand),
+    /// Invitations to your organisation
+    #[command(subcommand)]
+    Invite(InviteCommand),
+    /// API keys
+    #[command(subcommand, alias = "keys")]
+    Key(KeyCommand),
     /// The audit trail: who did what, and whether it is whole
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -162,13 +176,6 @@ pub(crate) struct DoctorArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentCommand {
     /// List agents, and where they are installed
-    List,
-}
-
-/// `agentapi host`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum HostCommand {
-    /// List hosts
     List,
 }
 

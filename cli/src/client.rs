@@ -201,6 +201,41 @@ impl Client {
         self.ask::<(), _>(Method::POST, "login-codes", &Vec::new(), None).await
     }
 
+    /// A list, every page of it.
+    pub(crate) async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
+        self.pages(path, &Vec::new()).await
+    }
+
+    /// One thing.
+    pub(crate) async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.get(path, &Vec::new()).await
+    }
+
+    /// A `POST` with an answer.
+    pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+        self.ask(Method::POST, path, &Vec::new(), Some(body)).await
+    }
+
+    /// A `POST` without one.
+    pub(crate) async fn post_only<B: Serialize>(&self, path: &str, body: &B) -> Result<(), Failure> {
+        self.send(Method::POST, path, &Vec::new(), Some(body)).await.map(drop)
+    }
+
+    /// A `PATCH` with an answer.
+    pub(crate) async fn patch<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+        self.ask(Method::PATCH, path, &Vec::new(), Some(body)).await
+    }
+
+    /// A `PATCH` without one.
+    pub(crate) async fn patch_only<B: Serialize>(&self, path: &str, body: &B) -> Result<(), Failure> {
+        self.send(Method::PATCH, path, &Vec::new(), Some(body)).await.map(drop)
+    }
+
+    /// A `DELETE` without an answer.
+    pub(crate) async fn remove(&self, path: &str) -> Result<(), Failure> {
+        self.send::<()>(Method::DELETE, path, &Vec::new(), None).await.map(drop)
+    }
+
     /// `GET /events`.
     pub(crate) async fn events(&self) -> Result<EventStream, Failure> {
         let request = self.http.get(self.url("events", &Vec::new())).header("Accept", "text/event-stream");

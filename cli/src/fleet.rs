@@ -1,23 +1,45 @@
-//! `agentapi host list` and `agentapi agent list`.
+//! `agentapi host` and `agentapi agent`.
 
-use agentapi_shared::api::{Agent, Host, Page};
+use agentapi_shared::api::{Agent, CreateHostEnrolment, Host, HostEnrolment, Page};
 use time::OffsetDateTime;
 
 use crate::args::{AgentCommand, GlobalArgs, HostCommand};
 use crate::client::Client;
 use crate::config::{self, Environment};
+use crate::organization;
 use crate::output::{self, age};
 
 /// Runs a command about hosts.
 pub(crate) async fn host(command: &HostCommand, global: &GlobalArgs, env: &Environment) -> anyhow::Result<()> {
-    let HostCommand::List = command;
-    let hosts = Client::new(config::server(global, env)?)?.hosts().await?;
-    if global.json {
+    let client = Client::new(config::server(global, env)?)?;
+    match command {
+        HostCommand::List => list(&client, global.json).await,
+        HostCommand::Enrol { name, expires } => {
+            let body =
+                CreateHostEnrolment { name: name.clone(), expires_in_seconds: expires.and_then(|limit| limit.0) };
+            let made: HostEnrolment = client.post("host-enrolments", &body).await?;
+            if global.json {
+                return output::json(&made);
+            }
+            output::note("Give this token to `agentapi-supervisor enrol`; it is not shown again.");
+            output::line(&output::clean(&made.token));
+            Ok(())
+        }
+        HostCommand::Revoke { host } => {
+            client.remove(&format!("hosts/{host}")).await?;
+            organization::done(global.json, &serde_json::json!({ "id": host }), "revoked")
+        }
+    }
+}
+
+async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
+    let hosts = client.hosts().await?;
+    if json {
         return output::json(&Page { data: hosts, next_cursor: None });
     }
     let now = OffsetDateTime::now_utc();
     let rows: Vec<Vec<String>> = hosts.iter().map(|host| host_row(host, now)).collect();
-    output::table(&["ID", "HOSTNAME", "STATE", "SESSIONS", "ISOLATION", "VERSION"], &rows);
+    output::table(&["ID", "NAME", "HOSTNAME", "OF", "STATE", "SESSIONS", "ISOLATION", "VERSION"], &rows);
     Ok(())
 }
 
@@ -30,7 +52,9 @@ fn host_row(host: &Host, now: OffsetDateTime) -> Vec<String> {
     let facts = host.facts.as_ref();
     vec![
         host.id.to_string(),
+        host.name.clone().unwrap_or_else(|| "-".to_owned()),
         facts.map_or("-", |facts| &facts.hostname).to_owned(),
+        if host.shared { "everybody" } else { "you" }.to_owned(),
         state,
         host.sessions_running.to_string(),
         facts.map_or("-", |facts| &facts.isolation).to_owned(),

@@ -13,6 +13,7 @@ mod doctor;
 mod failure;
 mod fleet;
 mod open;
+mod organization;
 mod output;
 mod session;
 mod sys;
@@ -57,6 +58,10 @@ async fn dispatch(cli: Cli, env: &Environment) -> anyhow::Result<()> {
         Command::Session(command) => session::session(command, global, env).await,
         Command::Agent(command) => fleet::agent(command, global, env).await,
         Command::Host(command) => fleet::host(command, global, env).await,
+        Command::Org(command) => organization::org(command, global, env).await,
+        Command::Member(command) => organization::member(command, global, env).await,
+        Command::Invite(command) => organization::invite(command, global, env).await,
+        Command::Key(command) => organization::key(command, global, env).await,
         Command::Audit(command) => audit::audit(command, global, env).await,
         Command::Version => version(global.json),
         Command::Completions { shell } => {

@@ -8,6 +8,7 @@ use agentapi_shared::runtime::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use crate::admin::AdminVerb;
 use crate::limits::Rates;
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:3284";
@@ -38,13 +39,16 @@ pub enum Verb {
         #[arg(long, value_name = "FILE")]
         database_ca: Option<PathBuf>,
     },
+    /// Do the operator's part, on the data directory or the Supabase project: with or without a server that runs.
+    #[command(subcommand)]
+    Admin(AdminVerb),
 }
 
 /// Options as given; what is absent may be in the file.
 #[derive(Debug, Default, Args)]
 pub struct Options {
     /// TOML file with the same keys.
-    #[arg(long, env = "AGENTAPI_CONTROLPLANE_CONFIG")]
+    #[arg(long, global = true, env = "AGENTAPI_CONTROLPLANE_CONFIG")]
     pub config: Option<PathBuf>,
     /// Address to serve on; port 0 takes a free one.
     #[arg(long, value_name = "HOST:PORT", env = "AGENTAPI_CONTROLPLANE_LISTEN")]
@@ -65,7 +69,7 @@ pub struct Options {
     #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_REPLICAS")]
     pub replicas: Option<NonZeroU32>,
     /// Directory of the database.
-    #[arg(long, value_name = "DIR", env = "AGENTAPI_CONTROLPLANE_DATA_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "AGENTAPI_CONTROLPLANE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Where the admin's url and token are kept; made at the first start.
     #[arg(long, value_name = "PATH", env = "AGENTAPI_CONTROLPLANE_CREDENTIALS_FILE")]

@@ -3,6 +3,7 @@
 //! `api` translates HTTP to `domain`, which holds the rules; `store` keeps rows; `fleet` holds the hosts' links; `relay` moves
 //! terminal bytes between links and viewers without parsing them.
 
+pub mod admin;
 pub mod api;
 pub mod audit;
 pub mod auth;

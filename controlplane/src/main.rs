@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use agentapi_controlplane::admin::{self, AdminVerb};
 use agentapi_controlplane::api::openapi_json;
 use agentapi_controlplane::config::{Cli, Config, Verb};
 use agentapi_controlplane::identity::project::ProjectKeys;
@@ -20,13 +21,14 @@ fn main() -> ExitCode {
     {
         return fail(&error);
     }
-    match cli.command {
+    let admin = match cli.command {
         Some(Verb::Openapi) => return say(&openapi_json()),
         Some(Verb::Migrate { database_url, database_ca }) => {
             return run_migrations(database_url.as_deref(), database_ca.as_deref());
         }
-        None => {}
-    }
+        Some(Verb::Admin(verb)) => Some(verb),
+        None => None,
+    };
     let check_only = cli.options.check_config;
     let config = match Config::resolve(cli.options, |path| std::fs::read_to_string(path)) {
         Ok(config) => config,
@@ -41,7 +43,10 @@ fn main() -> ExitCode {
     }
     init_telemetry(&config.log_filter, config.log_format);
     match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(&config, project)),
+        Ok(runtime) => match admin {
+            Some(verb) => runtime.block_on(administer(&config, project, verb)),
+            None => runtime.block_on(serve(&config, project)),
+        },
         Err(error) => fail(&error),
     }
 }
@@ -69,6 +74,13 @@ fn run_migrations(database_url: Option<&str>, authority: Option<&Path>) -> ExitC
 /// Half of the processors: one worker moves hundreds of megabytes a second, and agents on the same machine want the others.
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
+}
+
+async fn administer(config: &Config, project: Option<ProjectKeys>, verb: AdminVerb) -> ExitCode {
+    match admin::run(config, project, verb).await {
+        Ok(answer) => say(&answer),
+        Err(error) => fail(&error),
+    }
 }
 
 async fn serve(config: &Config, project: Option<ProjectKeys>) -> ExitCode {

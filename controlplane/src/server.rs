@@ -214,7 +214,7 @@ async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, S
 }
 
 /// The database holds what only its owner may read.
-fn make_private(dir: &std::path::Path) -> std::io::Result<()> {
+pub(crate) fn make_private(dir: &std::path::Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }

@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Run(RunOptions),
     /// Ask the running daemon to stop every session on this host.
     StopAll(StopAllOptions),
+    /// Make a host of this machine: exchange an enrolment token for a credential of its own.
+    Enrol(EnrolOptions),
+    /// Change this host's credential; the one before is good for ten minutes more.
+    Rotate(RotateOptions),
     /// Check what this host can isolate, and whether it does.
     Doctor(DoctorOptions),
     /// Try to get out of the jail that this runs in; the self-test runs it.
@@ -134,6 +138,29 @@ pub(crate) struct StopAllOptions {
     /// Time between asking and killing, in milliseconds.
     #[arg(long, default_value_t = agentapi_shared::api::STOP_GRACE_MS, value_parser = clap::value_parser!(u64).range(0..=agentapi_shared::api::STOP_GRACE_MS_MAX))]
     pub(crate) grace_ms: u64,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct EnrolOptions {
+    /// The control plane, such as https://agents.example.org.
+    #[arg(long, env = "AGENTAPI_URL")]
+    pub(crate) url: String,
+    /// File with the token that `agentapi host enrol` made.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: PathBuf,
+    /// Where the credential is written, for `run`; it must not be there yet.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_CREDENTIAL_FILE", value_name = "FILE")]
+    pub(crate) credential_file: PathBuf,
+    /// Send the token to another machine without TLS.
+    #[arg(long)]
+    pub(crate) allow_plain_http: bool,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct RotateOptions {
+    /// The credential that `enrol` wrote; it is replaced as a whole.
+    #[arg(long, env = "AGENTAPI_SUPERVISOR_CREDENTIAL_FILE", value_name = "FILE")]
+    pub(crate) credential_file: PathBuf,
 }
 
 #[derive(Debug, Clone, ClapArgs)]

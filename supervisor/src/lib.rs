@@ -15,6 +15,7 @@ mod control;
 mod daemon;
 mod disk;
 mod doctor;
+mod enrol;
 mod files;
 mod gateway;
 mod host;
@@ -58,6 +59,8 @@ pub fn run(args: Args) -> ExitCode {
     match args.command {
         Command::Run(options) => daemon::run(&options),
         Command::StopAll(options) => control::stop_all(&options),
+        Command::Enrol(options) => enrol::enrol(&options),
+        Command::Rotate(options) => enrol::rotate(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Canary { aims } => canary::run(&aims),
     }

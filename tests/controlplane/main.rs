@@ -4,5 +4,6 @@ mod audit;
 mod bad_input;
 mod failures;
 mod many;
+mod organizations;
 mod programs;
 mod viewers;

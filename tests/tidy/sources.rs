@@ -40,12 +40,18 @@ fn unsafe_code_is_below_sys_alone() {
     assert_none("`unsafe` stands below a `sys` module only", &outside.map(|file| file.path).collect::<Vec<_>>());
 }
 
+/// Tables of people, who are in several organisations or in none: memberships say where. The second is the first while it is being replaced.
+const OF_NOBODY: [&str; 2] = ["users", "users_new"];
+
 #[test]
 fn every_table_says_whose_its_rows_are() {
     let mut violations = Vec::new();
     for file in files(".sql") {
         for table in file.text.split("CREATE TABLE ").skip(1) {
             let name = table.split_whitespace().next().unwrap_or_default();
+            if OF_NOBODY.contains(&name) {
+                continue;
+            }
             let body = table.split(';').next().unwrap_or_default();
             let columns = words(body);
             let lacks = ["org_id", "created_by"].into_iter().filter(|column| !columns.contains(column));

@@ -32,6 +32,12 @@ pub fn of_organization(principal: &Principal, action: &'static str, detail: Valu
     entry(action, principal.channel(), detail)
 }
 
+/// An entry about something that the platform's operator did on the machine of the control plane.
+#[must_use]
+pub fn of_operator(action: &'static str, detail: Value) -> AuditEntry {
+    AuditEntry { job: "operator", ..entry(action, "system", detail) }
+}
+
 /// An entry about something that a job of the control plane did to a session.
 #[must_use]
 pub fn of_job(session: SessionId, action: &'static str, detail: Value) -> AuditEntry {

@@ -62,6 +62,7 @@ SELECT lower(printf('00000000-0000-7000-%s-%s', substr('89ab', 1 + abs(random() 
 FROM api_tokens WHERE kind = 'user';
 
 ALTER TABLE hosts ADD COLUMN name TEXT;
+UPDATE hosts SET name = 'local' WHERE id = '00000000-0000-7000-8000-000000000003';
 ALTER TABLE hosts ADD COLUMN revoked_at TEXT;
 CREATE INDEX hosts_by_org ON hosts (org_id, id);
 

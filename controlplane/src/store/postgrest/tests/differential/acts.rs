@@ -12,8 +12,8 @@ use super::operation::{At, Change, Operation as O, Who};
 use super::world::{World, newest, pick, told};
 use crate::capability::Capability;
 use crate::store::records::{
-    AuditEntry, EgressFilter, HostRecord, NewSession, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
-    StopRequest, TokenHolder,
+    AuditEntry, EgressFilter, Holder, HostRecord, NewSession, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
+    StopRequest, TokenHolder, UserHolder,
 };
 use crate::store::{Answer, Created, Scope, Store, StoreError};
 
@@ -24,6 +24,14 @@ type Both = (String, String);
 async fn ask<'s, T: Debug>(stores: [&'s dyn Store; 2], question: impl Fn(&'s dyn Store) -> Answer<'s, T>) -> Both {
     let (ours, theirs) = tokio::join!(question(stores[0]), question(stores[1]));
     (told(ours), told(theirs))
+}
+
+/// A registered token becomes a key whose id each store makes itself.
+fn without_key(found: Option<Holder>) -> Option<Holder> {
+    match found {
+        Some(Holder::User(user)) => Some(Holder::User(UserHolder { key: None, ..user })),
+        other => other,
+    }
 }
 
 fn facts(text: String) -> HostFacts {
@@ -290,7 +298,8 @@ impl World<'_> {
                 let (id, org) = self.hosts[usize::from(host) % self.hosts.len()];
                 let facts = known.then(|| facts(version.clone().unwrap_or_default()));
                 let last_seen_at = Some(self.now);
-                let record = HostRecord { id, org: Some(org), version, facts, last_seen_at, sessions_running: 0 };
+                let record =
+                    HostRecord { id, org: Some(org), name: None, version, facts, last_seen_at, sessions_running: 0 };
                 let entry = AuditEntry { host: Some(id), ..self.entry("host.connected") };
                 ask(self.stores(), |store| store.host_connected(record.clone(), entry.clone())).await
             }
@@ -320,7 +329,11 @@ impl World<'_> {
             }
             O::Token { token, of_host } => {
                 let hash = self.secret(if of_host { "host" } else { "token" }, token % 2);
-                ask(self.stores(), |store| store.token(hash.clone())).await
+                ask(self.stores(), |store| {
+                    let hash = hash.clone();
+                    Box::pin(async move { store.token(hash).await.map(without_key) })
+                })
+                .await
             }
             O::CreateCode { by, minutes } => {
                 let (hash, person) = (self.secret("code", self.codes.len()), self.person(by));

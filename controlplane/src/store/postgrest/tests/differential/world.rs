@@ -48,7 +48,11 @@ impl Embedded {
                 [&org, &user],
             )?;
             connection.execute(
-                "INSERT INTO users (id, org_id, created_by, created_at, name, role) VALUES (?2, ?1, ?2, '', 'somebody', ?3)",
+                "INSERT INTO users (id, issuer, subject, name, created_at) VALUES (?1, 'test', ?1, 'somebody', '')",
+                [&user],
+            )?;
+            connection.execute(
+                "INSERT INTO memberships (org_id, user_id, role, created_by, created_at) VALUES (?1, ?2, ?3, ?2, '')",
                 [&org, &user, person.role.as_str()],
             )?;
         }
