@@ -46,6 +46,7 @@ test: web agents
 	cd web && npm run check && npm test
 	cd tests/console && npm ci --no-audit --no-fund
 	cd tests/database && npm ci --no-audit --no-fund && npm run --silent links
+	cd tests/oidc && npm ci --no-audit --no-fund
 	$(MAKE) lint
 	$(CARGO) build --workspace --all-targets --locked
 	AGENTAPI_TEST_AGENTS=$(abspath $(AGENTS)) $(CARGO) test --workspace --locked --no-fail-fast
@@ -89,4 +90,4 @@ bench: web
 
 clean:
 	$(CARGO) clean
-	rm -rf web/dist web/node_modules tests/console/node_modules tests/database/node_modules
+	rm -rf web/dist web/node_modules tests/console/node_modules tests/database/node_modules tests/oidc/node_modules

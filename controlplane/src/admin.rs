@@ -7,12 +7,13 @@ use agentapi_shared::{ApiKeyId, OrgId, UserId};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::auth::{Secret, USER_TOKEN_PREFIX};
 use crate::capability::Role;
 use crate::config::Config;
 use crate::domain::{DomainError, audit, validate};
+use crate::identity::api_key::ApiKey;
+use crate::identity::mint::MintError;
 use crate::identity::project::ProjectKeys;
-use crate::server::make_private;
+use crate::server::{make_private, minter};
 use crate::store::records::{Identity, NewApiKey, TenantContext};
 use crate::store::{Store, StoreError};
 use crate::stores::{Stores, StoresError};
@@ -72,6 +73,9 @@ pub enum AdminError {
     /// The data directory.
     #[error("cannot use the data directory")]
     DataDir(#[source] std::io::Error),
+    /// The keys of our tokens.
+    #[error("cannot make tokens")]
+    Mint(#[from] MintError),
     /// There is no store.
     #[error(transparent)]
     Stores(#[from] StoresError),
@@ -89,7 +93,7 @@ pub enum AdminError {
 /// Does it; gives what is printed.
 pub async fn run(config: &Config, project: Option<ProjectKeys>, verb: AdminVerb) -> Result<String, AdminError> {
     make_private(&config.data_dir).map_err(AdminError::DataDir)?;
-    let store = Stores::open(&config.data_dir, project).await?.store();
+    let store = Stores::open(&config.data_dir, project, minter(config)?).await?.store();
     match verb {
         AdminVerb::CreateOwner(wanted) => create_owner(&*store, wanted).await,
         AdminVerb::SetQuotas(wanted) => set_quotas(&*store, &wanted).await,
@@ -111,7 +115,7 @@ async fn create_owner(store: &dyn Store, wanted: CreateOwner) -> Result<String, 
     };
     let user = store.log_in(identity).await.map_err(AdminError::Store)?;
     let user = user.ok_or_else(|| AdminError::ShutOut(email.clone()))?;
-    let (org, id, key) = (OrgId::generate(), ApiKeyId::generate(), Secret::generate(USER_TOKEN_PREFIX));
+    let (org, id, key) = (OrgId::generate(), ApiKeyId::generate(), ApiKey::generate());
     let tenant = TenantContext { org, user, role: Role::Owner, token: None };
     let entry = |action, detail: Value| audit::of_operator(action, detail);
     let made = entry("organization.create", json!({ "organization": org }));
@@ -119,7 +123,7 @@ async fn create_owner(store: &dyn Store, wanted: CreateOwner) -> Result<String, 
     let new = NewApiKey {
         id,
         name: "first".to_owned(),
-        prefix: key.expose().chars().take(10).collect(),
+        prefix: key.shown().to_owned(),
         hash: key.hash(),
         scopes: Vec::new(),
         expires_at: None,
@@ -171,6 +175,7 @@ mod tests {
     use agentapi_shared::EventId;
 
     use super::*;
+    use crate::auth::Secret;
     use crate::store::records::Holder;
     use crate::store::sqlite::Sqlite;
 

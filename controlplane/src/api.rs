@@ -21,6 +21,7 @@ mod origin;
 mod principal;
 mod request_id;
 mod sessions;
+mod sign_in;
 mod terminal;
 mod upgrade;
 mod well_known;
@@ -33,11 +34,13 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::identities::Identities;
 use crate::limits::Limits;
 use crate::plane::Plane;
 
 pub use error::ApiError;
 pub use metrics::router as metrics_router;
+pub use sign_in::BACK;
 pub use well_known::router as well_known_router;
 
 /// A request body is never larger.
@@ -54,6 +57,8 @@ pub struct Api {
     pub plane: Arc<Plane>,
     /// The port the server listens on: part of its own origin and of its cookie's name.
     pub port: u16,
+    /// How callers can say who they are.
+    pub identities: Arc<Identities>,
     /// How many requests callers may make.
     pub limits: Arc<Limits>,
 }
@@ -90,6 +95,10 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(audit::key))
         .routes(routes!(login::create_code))
         .routes(routes!(login::login))
+        .routes(routes!(sign_in::methods))
+        .routes(routes!(sign_in::password))
+        .routes(routes!(sign_in::begin))
+        .routes(routes!(sign_in::finish))
         .routes(routes!(login::logout))
         .routes(routes!(login::me))
         .routes(routes!(openapi::livez))

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use agentapi_shared::runtime::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use reqwest::Url;
 use serde::Deserialize;
 
 use crate::admin::AdminVerb;
+use crate::identity::project::safe_url;
 use crate::limits::Rates;
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:3284";
@@ -56,6 +58,18 @@ pub struct Options {
     /// Address to serve `/metrics` on; none: not served.
     #[arg(long, value_name = "HOST:PORT", env = "AGENTAPI_CONTROLPLANE_METRICS_LISTEN")]
     pub metrics_listen: Option<String>,
+    /// URL at which others reach this control plane: browsers that come back from a login, and a project that takes its tokens.
+    #[arg(long, value_name = "URL", env = "AGENTAPI_CONTROLPLANE_PUBLIC_URL")]
+    pub public_url: Option<String>,
+    /// OpenID Connect issuer that browsers log in at, exactly as it calls itself.
+    #[arg(long, value_name = "URL", env = "AGENTAPI_CONTROLPLANE_OIDC_ISSUER")]
+    pub oidc_issuer: Option<String>,
+    /// What this control plane is called there.
+    #[arg(long, value_name = "ID", env = "AGENTAPI_CONTROLPLANE_OIDC_CLIENT_ID")]
+    pub oidc_client_id: Option<String>,
+    /// File with its secret there; none: a public client.
+    #[arg(long, value_name = "PATH", env = "AGENTAPI_CONTROLPLANE_OIDC_CLIENT_SECRET_FILE")]
+    pub oidc_client_secret_file: Option<PathBuf>,
     /// Requests a minute that one token, API key or browser may make; 0: no limit.
     #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_KEY_REQUESTS_PER_MINUTE")]
     pub key_requests_per_minute: Option<u32>,
@@ -110,6 +124,10 @@ pub enum LogFormatName {
 struct File {
     listen: Option<String>,
     metrics_listen: Option<String>,
+    public_url: Option<String>,
+    oidc_issuer: Option<String>,
+    oidc_client_id: Option<String>,
+    oidc_client_secret_file: Option<PathBuf>,
     key_requests_per_minute: Option<u32>,
     user_requests_per_minute: Option<u32>,
     organization_requests_per_minute: Option<u32>,
@@ -129,6 +147,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address to serve metrics on; none: not served.
     pub metrics_listen: Option<SocketAddr>,
+    /// At which URL others reach it; none: nobody but those on this machine.
+    pub public_url: Option<Url>,
+    /// Another issuer than the project's.
+    pub oidc: Option<Oidc>,
     /// How many requests callers may make.
     pub rates: Rates,
     /// Directory of the database.
@@ -143,6 +165,17 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log_filter: String,
+}
+
+/// An OpenID Connect issuer, and what we are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oidc {
+    /// Exactly as it calls itself.
+    pub issuer: String,
+    /// What we are called there.
+    pub client_id: String,
+    /// Where our secret is.
+    pub client_secret_file: Option<PathBuf>,
 }
 
 /// Everything that is wrong with a configuration.
@@ -171,6 +204,20 @@ impl Config {
         let listen = loopback(&listen).map_err(|mistake| mistakes.push(mistake)).ok();
         let metrics = options.metrics_listen.or(file.metrics_listen).map(|text| loopback(&text));
         let metrics_listen = metrics.transpose().map_err(|mistake| mistakes.push(mistake)).ok().flatten();
+        let public_url = options
+            .public_url
+            .or(file.public_url)
+            .map(|text| safe_url(&text).map_err(|reason| format!("public-url {text}: {reason}")));
+        let public_url = public_url.transpose().map_err(|mistake| mistakes.push(mistake)).ok().flatten();
+        let client_secret_file = options.oidc_client_secret_file.or(file.oidc_client_secret_file);
+        let oidc = match (options.oidc_issuer.or(file.oidc_issuer), options.oidc_client_id.or(file.oidc_client_id)) {
+            (Some(issuer), Some(client_id)) => Some(Oidc { issuer, client_id, client_secret_file }),
+            (None, None) => None,
+            _ => {
+                mistakes.push("oidc-issuer, oidc-client-id: both or neither".to_owned());
+                None
+            }
+        };
         let data_dir = options.data_dir.or(file.data_dir);
         if data_dir.is_none() {
             mistakes.push("data-dir: required".to_owned());
@@ -191,6 +238,8 @@ impl Config {
         Ok(Self {
             listen,
             metrics_listen,
+            public_url,
+            oidc,
             rates,
             data_dir,
             credentials_file: options.credentials_file.or(file.credentials_file),
@@ -240,5 +289,9 @@ mod tests {
         assert!(error.contains("not a loopback") && error.contains("data-dir"), "{error}");
         assert!(resolve("lisen = 1", |_| {}).unwrap_err().to_string().contains("lisen"));
         assert!(resolve("data_dir = '/a'\nlisten = 'x'", |_| {}).is_err());
+        let error = resolve("data_dir = '/a'\npublic_url = 'http://agents.example'", |_| {}).unwrap_err().to_string();
+        assert!(error.contains("public-url http://agents.example") && error.contains("use https"), "{error}");
+        let config = resolve("data_dir = '/a'\npublic_url = 'https://agents.example/'", |_| {}).unwrap();
+        assert_eq!(config.public_url.unwrap().as_str(), "https://agents.example/");
     }
 }

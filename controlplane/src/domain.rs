@@ -6,6 +6,7 @@ mod change;
 pub mod enrolments;
 pub mod hosts;
 pub mod keys;
+pub mod logins;
 pub mod members;
 pub mod organizations;
 pub mod policy;

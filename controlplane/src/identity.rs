@@ -5,8 +5,10 @@
 pub mod api_key;
 pub mod fetch;
 mod key_file;
+pub mod login;
 pub mod mint;
 pub mod project;
+pub mod seal;
 pub mod verify;
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod credentials;
 pub mod domain;
 pub mod events;
 pub mod fleet;
+pub mod identities;
 pub mod identity;
 pub mod jobs;
 pub mod limits;

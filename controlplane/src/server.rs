@@ -18,9 +18,12 @@ use tracing::{debug, info, warn};
 
 use crate::api::{self, Api};
 use crate::audit::{CheckpointError, Checkpoints};
-use crate::auth::{HOST_TOKEN_PREFIX, USER_TOKEN_PREFIX};
-use crate::config::Config;
+use crate::auth::{HOST_TOKEN_PREFIX, Secret, USER_TOKEN_PREFIX};
+use crate::config::{self, Config};
 use crate::credentials::{self, CredentialError};
+use crate::identities::{Identities, IdentitiesError};
+use crate::identity::login::OidcSettings;
+use crate::identity::mint::{MintError, Minter};
 use crate::identity::project::ProjectKeys;
 use crate::jobs;
 use crate::limits::{Limits, Rates};
@@ -56,6 +59,20 @@ pub enum StartError {
     /// A credential.
     #[error("cannot keep a credential")]
     Credential(#[from] CredentialError),
+    /// How callers say who they are.
+    #[error(transparent)]
+    Identities(#[from] IdentitiesError),
+    /// Our secret at an issuer.
+    #[error("cannot read {path}, which oidc-client-secret-file names")]
+    ClientSecret {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The keys of our tokens.
+    #[error("cannot make tokens")]
+    Mint(#[from] MintError),
     /// A token.
     #[error("cannot register a token")]
     Register(#[source] StoreError),
@@ -84,6 +101,8 @@ pub struct Server {
     plane: Arc<Plane>,
     tasks: TaskGroup,
     rates: Rates,
+    minter: Option<Arc<Minter>>,
+    identities: Arc<Identities>,
 }
 
 impl Server {
@@ -91,7 +110,8 @@ impl Server {
     pub async fn bind(config: &Config, project: Option<ProjectKeys>) -> Result<Self, StartError> {
         let dir = &config.data_dir;
         make_private(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
-        let stores = Stores::open(dir, project).await?;
+        let minter = minter(config)?;
+        let stores = Stores::open(dir, project.clone(), minter.clone()).await?;
         let (listener, address) = listen(config.listen).await?;
         let metrics = match config.metrics_listen {
             Some(address) => Some(listen(address).await?.0),
@@ -107,10 +127,12 @@ impl Server {
             stores.register_host(token.hash()).await.map_err(StartError::Register)?;
         }
         let tasks = TaskGroup::new();
+        let oidc = config.oidc.as_ref().map(|oidc| settings(oidc, config, address)).transpose()?;
+        let identities = Arc::new(Identities::open(dir, project, oidc, stores.store(), &tasks).await?);
         let plane = Plane::new(stores.store(), manifests()?, tasks.clone());
         let checkpoints = Checkpoints::open(dir, config.audit_checkpoint_dir.as_deref().unwrap_or(dir))?;
         plane.trail.keep_checkpoints(Arc::new(checkpoints), &tasks);
-        Ok(Self { listener, address, metrics, plane, tasks, rates: config.rates })
+        Ok(Self { listener, address, metrics, plane, tasks, rates: config.rates, minter, identities })
     }
 
     /// Where it listens.
@@ -134,7 +156,10 @@ impl Server {
     /// Serves until `stop` resolves, then ends in order.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
         jobs::start(&self.plane);
-        let router = api::router(self.api());
+        let mut router = api::router(self.api());
+        if let Some(minter) = &self.minter {
+            router = router.merge(api::well_known_router(minter.clone()));
+        }
         info!(address = %self.address, "serving");
         let metrics = api::metrics_router(self.plane.clone());
         tokio::pin!(stop);
@@ -163,7 +188,12 @@ impl Server {
     }
 
     fn api(&self) -> Api {
-        Api { plane: self.plane.clone(), port: self.address.port(), limits: Arc::new(Limits::new(self.rates)) }
+        Api {
+            plane: self.plane.clone(),
+            port: self.address.port(),
+            identities: self.identities.clone(),
+            limits: Arc::new(Limits::new(self.rates)),
+        }
     }
 
     fn serve(&self, stream: TcpStream, from: IpAddr, router: Router) {
@@ -211,6 +241,28 @@ async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, S
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,
     }
+}
+
+/// What we are at an issuer, and where browsers come back to from it: the URL that others know, else this machine's own.
+fn settings(oidc: &config::Oidc, config: &Config, address: SocketAddr) -> Result<OidcSettings, StartError> {
+    let secret = oidc.client_secret_file.as_ref().map(|path| {
+        let text = std::fs::read_to_string(path);
+        text.map_err(|source| StartError::ClientSecret { path: path.clone(), source })
+    });
+    let own = format!("http://127.0.0.1:{}", address.port());
+    let base = config.public_url.as_ref().map_or(own.as_str(), |url| url.as_str());
+    Ok(OidcSettings {
+        issuer: oidc.issuer.clone(),
+        client_id: oidc.client_id.clone(),
+        client_secret: secret.transpose()?.map(|text| Secret::from_text(text.trim().to_owned())),
+        redirect_uri: format!("{}{}", base.trim_end_matches('/'), api::BACK),
+    })
+}
+
+/// What makes tokens of our own; none: nobody would find its keys.
+pub(crate) fn minter(config: &Config) -> Result<Option<Arc<Minter>>, MintError> {
+    let open = |url: &reqwest::Url| Minter::open(&config.data_dir.join("signing.keys"), url.as_str());
+    Ok(config.public_url.as_ref().map(open).transpose()?.map(Arc::new))
 }
 
 /// The database holds what only its owner may read.

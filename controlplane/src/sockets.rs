@@ -25,6 +25,8 @@ pub struct Owner {
 pub enum Proof {
     /// A token or a key.
     Token(String),
+    /// A token of an issuer.
+    Issuer(String),
     /// A browser's login.
     Browser(String),
 }

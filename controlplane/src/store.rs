@@ -23,8 +23,8 @@ use crate::capability::Role;
 use records::{
     ApiKeyRecord, AuditEntry, AuditFilter, AuditHead, AuditPage, BrowserSession, EgressFilter, Expiry, Holder,
     HostRecord, IdempotencyKey, Identity, InvitationRecord, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
-    NewSession, OrganizationChange, OrganizationRecord, Replay, SessionChange, SessionFilter, SessionRecord,
-    TenantContext, TokenHolder, UserHolder,
+    NewLogin, NewSession, OrganizationChange, OrganizationRecord, RefreshTaken, Replay, Sealed, SessionChange,
+    SessionFilter, SessionRecord, TenantContext, TokenHolder, UserHolder,
 };
 
 /// The answer of a store method.
@@ -159,6 +159,17 @@ pub trait CredentialStore {
     fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()>;
 }
 
+/// Logins of browsers with an issuer behind them. What keeps one alive there is good for one use, and using it twice ends the login: one replica
+/// at a time takes it.
+pub trait LoginStore: Send + Sync + std::fmt::Debug {
+    /// Makes a login of somebody whom an issuer vouched for; none if they are in no organisation, or not in the one that is named.
+    fn begin_login(&self, login: NewLogin) -> Answer<'_, Option<UserHolder>>;
+    /// Takes what keeps a login alive for one use, until then: whoever takes it and dies keeps nobody waiting longer.
+    fn take_refresh(&self, login: String, now: OffsetDateTime, until: OffsetDateTime) -> Answer<'_, RefreshTaken>;
+    /// Ends the taking that was until then, with what came of the use; none: it was not used. `Stale` if it is somebody else's by now.
+    fn put_refresh(&self, login: String, until: OffsetDateTime, refresh: Option<Sealed>) -> Answer<'_, ()>;
+}
+
 /// Organisations. What a method asks of the caller's role it looks up itself, in the same transaction.
 pub trait OrganizationStore {
     /// Each organisation that the caller is in, with their role there, oldest first.
@@ -277,6 +288,7 @@ pub trait Store:
     + EgressStore
     + HostStore
     + CredentialStore
+    + LoginStore
     + OrganizationStore
     + MemberStore
     + ApiKeyStore

@@ -7,6 +7,7 @@ use reqwest::Url;
 use reqwest::header::HeaderMap;
 
 use crate::auth::Secret;
+use crate::identity::mint::Minter;
 use crate::identity::project::ProjectKeys;
 use crate::store::postgrest::tokens::{SharedSecret, TokenSource};
 use crate::store::postgrest::{self, Postgrest, Project};
@@ -36,10 +37,14 @@ pub enum Stores {
 }
 
 impl Stores {
-    /// Opens it. Whatever is wrong with a project is found here.
-    pub async fn open(dir: &Path, project: Option<ProjectKeys>) -> Result<Self, StoresError> {
+    /// Opens it. Whatever is wrong with a project is found here. `minter` makes tokens for a project that takes them as another issuer's.
+    pub async fn open(
+        dir: &Path,
+        project: Option<ProjectKeys>,
+        minter: Option<Arc<Minter>>,
+    ) -> Result<Self, StoresError> {
         let Some(keys) = project else { return Ok(Self::Embedded(Sqlite::open(&dir.join("controlplane.db"))?)) };
-        let tokens = Arc::new(ProjectTokens { keys: keys.clone(), signer: Mutex::default() });
+        let tokens = Arc::new(ProjectTokens { keys: keys.clone(), signer: Mutex::default(), minter });
         let store = Postgrest::new(Arc::new(keys), tokens)?;
         store.check().await?;
         Ok(Self::Project(store))
@@ -91,19 +96,25 @@ impl Project for ProjectKeys {
 
 /// No token can be made.
 #[derive(Debug, thiserror::Error)]
-#[error("the project has no secret (SUPABASE_JWT_SECRET) that a token for this caller could be signed with")]
-struct NoSecret;
+#[error(
+    "no token can be made for this caller: set SUPABASE_JWT_SECRET to the project's secret, or --public-url and let the project take this control \
+     plane as an issuer (third-party auth)"
+)]
+struct NoSigner;
 
-/// Tokens signed with the secret that the project has now.
+/// Tokens signed with the secret that the project has now; without one, our own.
 #[derive(Debug)]
 struct ProjectTokens {
     keys: ProjectKeys,
     signer: Mutex<Option<(Secret, Arc<SharedSecret>)>>,
+    minter: Option<Arc<Minter>>,
 }
 
 impl TokenSource for ProjectTokens {
     fn token(&self, tenant: &TenantContext) -> Result<CallerToken, Box<dyn std::error::Error + Send + Sync>> {
-        let secret = self.keys.jwt_secret().ok_or(NoSecret)?;
+        let Some(secret) = self.keys.jwt_secret() else {
+            return Ok(self.minter.as_ref().ok_or(NoSigner)?.token(tenant.user)?);
+        };
         let signer = {
             let mut known = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
             match &*known {

@@ -171,6 +171,7 @@ pub(crate) async fn calls(world: &World, things: &Things) -> Result<Vec<Call>> {
     let mut all = session_calls(world, things, leaver.id);
     all.extend(organization_calls(world, things, leaver.id));
     all.extend(service_calls(world, things, over));
+    all.extend(credential_calls(world, things));
     all.extend(trail_calls());
     Ok(all)
 }
@@ -280,7 +281,6 @@ fn trail_calls() -> Vec<Call> {
 
 fn service_calls(world: &World, things: &Things, over: Uuid) -> Vec<Call> {
     let org = &world.ours;
-    let member = org.member();
     let call = |name, record, arguments| Call { name, rightful: Rightful::Service, arguments, record };
     vec![
         call(
@@ -315,6 +315,15 @@ fn service_calls(world: &World, things: &Things, over: Uuid) -> Vec<Call> {
         call("job_unsettled", None, json!({ "p_host": org.host })),
         call("job_end_deleted_users", None, json!({ "p_issuer": "https://nobody.example" })),
         call("job_host_seen", None, json!({ "p_host": org.host, "p_at": NOW })),
+    ]
+}
+
+/// Of what people prove themselves with, and last of all of those who go.
+fn credential_calls(world: &World, things: &Things) -> Vec<Call> {
+    let org = &world.ours;
+    let member = org.member();
+    let call = |name, record, arguments| Call { name, rightful: Rightful::Service, arguments, record };
+    vec![
         call(
             "job_login",
             None,
@@ -339,6 +348,22 @@ fn service_calls(world: &World, things: &Things, over: Uuid) -> Vec<Call> {
             json!({ "p_code": things.code, "p_cookie": sha256_hex("cookie"), "p_at": NOW, "p_expires_at": LATER }),
         ),
         call("job_browser_session", None, json!({ "p_hash": sha256_hex("cookie"), "p_now": NOW })),
+        call(
+            "job_begin_login",
+            None,
+            json!({ "p_user": org.owner().id, "p_org": null, "p_cookie": sha256_hex("issuer"), "p_by": "issuer", "p_at": NOW,
+                "p_expires_at": LATER, "p_auth_session": "session", "p_refresh": { "key_id": "key", "ciphertext": "00ff" } }),
+        ),
+        call(
+            "job_take_refresh",
+            None,
+            json!({ "p_login": sha256_hex("issuer"), "p_now": NOW, "p_until": "2026-01-02T03:04:35Z" }),
+        ),
+        call(
+            "job_put_refresh",
+            None,
+            json!({ "p_login": sha256_hex("issuer"), "p_until": "2026-01-02T03:04:35Z", "p_refresh": null }),
+        ),
         call("job_sweep", None, json!({ "p_now": LATER })),
         call("job_expiry", None, json!({ "p_now": LATER })),
         call(

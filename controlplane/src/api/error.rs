@@ -7,6 +7,8 @@ use http::{HeaderValue, StatusCode};
 use tracing::error;
 
 use crate::domain::DomainError;
+use crate::domain::logins::LogInError;
+use crate::identity::login::{LoginError, RefreshError};
 use crate::store::StoreError;
 use crate::store::records::Replay;
 
@@ -143,6 +145,55 @@ impl From<DomainError> for ApiError {
             DomainError::NotFound { code, .. } => Self::new(S::NOT_FOUND, code, detail),
             DomainError::Quota { code, detail } => Self::new(S::TOO_MANY_REQUESTS, code, detail),
             DomainError::Store(error) => of_store(&error),
+        }
+    }
+}
+
+impl From<LogInError> for ApiError {
+    fn from(failure: LogInError) -> Self {
+        use StatusCode as S;
+        let detail = failure.to_string();
+        match failure {
+            LogInError::Off => Self::new(S::NOT_FOUND, "login_not_offered", detail),
+            LogInError::ShutOut => Self::new(S::FORBIDDEN, "user_disabled", detail),
+            LogInError::NoOrganization => Self::new(S::FORBIDDEN, "no_organization", detail),
+            LogInError::Invitation => Self::new(S::FORBIDDEN, "invitation_refused", detail),
+            LogInError::Store(error) => of_store(&error),
+            LogInError::Login(failure) => of_login(&failure),
+        }
+    }
+}
+
+impl From<RefreshError> for ApiError {
+    fn from(failure: RefreshError) -> Self {
+        use StatusCode as S;
+        let detail = failure.to_string();
+        match failure {
+            RefreshError::Over => Self::new(S::UNAUTHORIZED, "login_over", detail),
+            RefreshError::Busy | RefreshError::Ending => Self::new(S::SERVICE_UNAVAILABLE, "busy", detail),
+            RefreshError::Login(failure) => of_login(&failure),
+            RefreshError::Store(error) => of_store(&error),
+        }
+    }
+}
+
+/// What an issuer, or its token, came to. Only what is nobody's fault here is logged.
+fn of_login(failure: &LoginError) -> ApiError {
+    use StatusCode as S;
+    let detail = failure.to_string();
+    match failure {
+        LoginError::Refused => ApiError::new(S::UNAUTHORIZED, "invalid_password", detail),
+        LoginError::Unconfirmed => ApiError::new(S::FORBIDDEN, "address_not_confirmed", detail),
+        LoginError::TooMany => ApiError::new(S::TOO_MANY_REQUESTS, "too_many_logins", detail),
+        LoginError::Over => ApiError::new(S::UNAUTHORIZED, "login_over", detail),
+        LoginError::NotBegun => ApiError::new(S::BAD_REQUEST, "login_not_begun", detail),
+        LoginError::Issuer { .. } => ApiError::new(S::FORBIDDEN, "issuer_refused", detail),
+        LoginError::Token(error) if !error.is_unavailable() => {
+            ApiError::new(S::UNAUTHORIZED, "invalid_token", error.to_string())
+        }
+        LoginError::Token(_) | LoginError::Unavailable(_) | LoginError::Description { .. } | LoginError::Seal(_) => {
+            error!(error = agentapi_shared::runtime::chain(failure), "a login failed");
+            ApiError::new(S::SERVICE_UNAVAILABLE, "issuer_unavailable", detail)
         }
     }
 }

@@ -76,13 +76,14 @@ pub(super) async fn logout(State(api): State<Api>, principal: Principal) -> Resu
     if let Credential::Browser { hash, .. } = &principal.credential {
         let entry = audit::of_account("web", "logout");
         api.plane.store.end_browser_session(principal.tenant(), hash.clone(), entry).await?;
+        api.identities.ended(hash, principal.holder.token.as_ref()).await;
         let proof = Proof::Browser(hash.clone());
         api.plane.sockets.revoke(|owner| owner.proof == proof);
     }
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, set_cookie(api.port, "", 0))]).into_response())
 }
 
-fn set_cookie(port: u16, value: &str, max_age: i64) -> String {
+pub(super) fn set_cookie(port: u16, value: &str, max_age: i64) -> String {
     format!("{}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={max_age}", cookie_name(port))
 }
 

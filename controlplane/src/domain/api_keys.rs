@@ -6,14 +6,11 @@ use serde_json::json;
 
 use super::policy::{self, Action, Principal};
 use super::{DomainError, audit, validate};
-use crate::auth::{Secret, USER_TOKEN_PREFIX};
 use crate::clock;
+use crate::identity::api_key;
 use crate::plane::Plane;
 use crate::sockets::Who;
 use crate::store::records::{self, ApiKeyRecord};
-
-/// Characters of a key that are kept to know it by: its kind and some, far too few to guess the rest.
-const PREFIX_CHARS: usize = 10;
 
 const NO_KEY: (&str, &str) = ("api_key_not_found", "API key");
 
@@ -34,12 +31,11 @@ pub async fn create(plane: &Plane, principal: &Principal, request: CreateApiKey)
     if !own.is_empty() && wider {
         return Err(DomainError::Forbidden);
     }
-    let (id, key, now) = (ApiKeyId::generate(), Secret::generate(USER_TOKEN_PREFIX), clock::now());
-    let prefix: String = key.expose().chars().take(PREFIX_CHARS).collect();
+    let (id, key, now) = (ApiKeyId::generate(), api_key::ApiKey::generate(), clock::now());
     let new = records::NewApiKey {
         id,
         name: request.name,
-        prefix,
+        prefix: key.shown().to_owned(),
         hash: key.hash(),
         scopes: request.scopes,
         expires_at: request.expires_in_seconds.map(|seconds| validate::later(now, seconds)),

@@ -30,6 +30,13 @@ pub struct Principal {
 pub enum Credential {
     /// A token; its hash.
     Token(String),
+    /// A token of an issuer.
+    Issuer {
+        /// Its hash.
+        hash: String,
+        /// When it is over.
+        expires_at: OffsetDateTime,
+    },
     /// A browser session.
     Browser {
         /// The hash of its cookie.
@@ -60,6 +67,7 @@ impl Principal {
         let who = Who::Member { org, user, role, key: key.as_ref().map(|key| key.id) };
         let proof = match &self.credential {
             Credential::Token(hash) => Proof::Token(hash.clone()),
+            Credential::Issuer { hash, .. } => Proof::Issuer(hash.clone()),
             Credential::Browser { hash, .. } => Proof::Browser(hash.clone()),
         };
         Owner { proof, who }
@@ -75,7 +83,7 @@ impl Principal {
     #[must_use]
     pub fn channel(&self) -> &'static str {
         match self.credential {
-            Credential::Token(_) => "api",
+            Credential::Token(_) | Credential::Issuer { .. } => "api",
             Credential::Browser { .. } => "web",
         }
     }
@@ -84,7 +92,7 @@ impl Principal {
     #[must_use]
     pub fn credential_hash(&self) -> &str {
         match &self.credential {
-            Credential::Token(hash) | Credential::Browser { hash, .. } => hash,
+            Credential::Token(hash) | Credential::Issuer { hash, .. } | Credential::Browser { hash, .. } => hash,
         }
     }
 
@@ -99,7 +107,7 @@ impl Principal {
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         match self.credential {
             Credential::Token(_) => self.holder.key.as_ref().and_then(|key| key.expires_at),
-            Credential::Browser { expires_at, .. } => Some(expires_at),
+            Credential::Issuer { expires_at, .. } | Credential::Browser { expires_at, .. } => Some(expires_at),
         }
     }
 }

@@ -12,6 +12,9 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer: many times the keys of an issuer, or a token with many claims.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
+/// Reasons are words.
+const CODE_BYTES_MAX: usize = 64;
+
 /// Why an issuer gave no answer that can be used. None holds anything of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -72,20 +75,40 @@ struct Refusal {
 
 /// Sends a request and reads the answer.
 pub(super) async fn json<T: DeserializeOwned>(request: RequestBuilder, place: &Url) -> Result<T, FetchError> {
-    let place = || format!("{}{}", place.origin().ascii_serialization(), place.path());
-    let unreachable = |source: reqwest::Error| FetchError::Unreachable { place: place(), source: source.without_url() };
+    let body = body(request, place).await?;
+    serde_json::from_slice(&body).map_err(|source| FetchError::Unexpected { place: named(place), source })
+}
+
+/// Sends a request whose answer says nothing.
+pub(super) async fn empty(request: RequestBuilder, place: &Url) -> Result<(), FetchError> {
+    body(request, place).await.map(|_nothing| ())
+}
+
+async fn body(request: RequestBuilder, place: &Url) -> Result<Vec<u8>, FetchError> {
+    let unreachable =
+        |source: reqwest::Error| FetchError::Unreachable { place: named(place), source: source.without_url() };
     let mut answer = request.send().await.map_err(unreachable)?;
     let mut body = Vec::new();
     while let Some(part) = answer.chunk().await.map_err(unreachable)? {
         if body.len() + part.len() > ANSWER_BYTES_MAX {
-            return Err(FetchError::TooLong { place: place() });
+            return Err(FetchError::TooLong { place: named(place) });
         }
         body.extend_from_slice(&part);
     }
-    if !answer.status().is_success() {
-        let refusal: Option<Refusal> = serde_json::from_slice(&body).ok();
-        let code = refusal.and_then(|refusal| refusal.error_code.or(refusal.error));
-        return Err(FetchError::Status { place: place(), status: answer.status().as_u16(), code });
+    if answer.status().is_success() {
+        return Ok(body);
     }
-    serde_json::from_slice(&body).map_err(|source| FetchError::Unexpected { place: place(), source })
+    let refusal: Option<Refusal> = serde_json::from_slice(&body).ok();
+    let code = refusal.and_then(|refusal| refusal.error_code.or(refusal.error)).filter(|code| is_code(code));
+    Err(FetchError::Status { place: named(place), status: answer.status().as_u16(), code })
+}
+
+/// Whether a text of others is a word that can be shown.
+pub(super) fn is_code(text: &str) -> bool {
+    text.len() <= CODE_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// A place without what a query may hold.
+fn named(place: &Url) -> String {
+    format!("{}{}", place.origin().ascii_serialization(), place.path())
 }

@@ -23,6 +23,7 @@ pub use mistake::{ProjectError, ProjectMistake};
 use self::set::KeySet;
 use self::value::Origin;
 pub(in crate::identity) use self::value::below;
+pub use self::value::safe_url;
 use super::key_file::Stamp;
 use crate::auth::Secret;
 use crate::store::records::CallerToken;

@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 
 pub use remote::KeysError;
 
+pub(super) use claims::{Audience, check_times};
 pub(super) use keys::{Algorithm, PublicKey};
 pub(super) use remote::RemoteKeys;
 pub(super) use token::Compact;

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::plane::Plane;
 use crate::sockets::{Owner, Proof, Who};
 use crate::store::StoreError;
-use crate::store::records::{Holder, UserHolder};
+use crate::store::records::{Holder, TenantContext, UserHolder};
 
 /// Every owner of a socket is asked about this often: twice within the minute after which nothing taken back is good.
 const EVERY: Duration = Duration::from_secs(25);
@@ -38,6 +38,8 @@ pub(super) async fn run(plane: &Arc<Plane>) {
 
 async fn is_good(plane: &Arc<Plane>, owner: &Owner) -> Result<bool, StoreError> {
     let holder = match &owner.proof {
+        // The token is good until its end, when the socket ends too; what its user is here may end before.
+        Proof::Issuer(_) => return is_member(plane, &owner.who).await,
         Proof::Token(hash) => plane.store.token(hash.clone()).await?,
         Proof::Browser(hash) => {
             let login = plane.store.browser_session(hash.clone(), clock::now()).await?;
@@ -49,6 +51,14 @@ async fn is_good(plane: &Arc<Plane>, owner: &Owner) -> Result<bool, StoreError> 
         (Some(Holder::User(holder)), Who::Member { .. }) => is_still(plane, holder, &owner.who).await?,
         _ => false,
     })
+}
+
+/// Whether somebody whom an issuer vouches for is what they were.
+async fn is_member(plane: &Arc<Plane>, who: &Who) -> Result<bool, StoreError> {
+    let Who::Member { org, user, role, .. } = who else { return Ok(false) };
+    let tenant = TenantContext { org: *org, user: *user, role: *role, token: None };
+    let found = plane.store.organizations(tenant).await?;
+    Ok(found.iter().any(|(record, now)| record.id == *org && now == role))
 }
 
 /// Whether somebody is what they were. A login may be used in another organisation than the one it was made in.

@@ -1,6 +1,7 @@
 //! What every store has to do, as one suite that each implementation runs. It speaks to the trait only.
 
 pub(super) mod audit;
+mod logins;
 mod organizations;
 
 use std::sync::Arc;
@@ -107,6 +108,8 @@ pub(super) async fn run(subject: &Subject) {
     an_idempotency_key_is_taken_once(subject).await;
     a_login_code_works_once_and_in_time(subject).await;
     a_token_leads_to_its_holder(subject).await;
+    logins::a_login_is_made_where_its_user_is_a_member(subject).await;
+    logins::what_keeps_a_login_alive_is_used_by_one(subject).await;
     the_outbox_number_only_grows(subject).await;
     unsettled_sessions_are_found(subject).await;
     decisions_are_kept_with_their_session(subject).await;

@@ -16,6 +16,7 @@ mod hosts;
 mod idempotency;
 mod jobs;
 mod known;
+mod logins;
 mod organizations;
 mod proof;
 mod rows;

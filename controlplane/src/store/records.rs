@@ -1,6 +1,7 @@
 //! What the store keeps, as types. No rules: what may follow what is decided in `domain`.
 
 mod audit;
+mod logins;
 mod organizations;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use time::OffsetDateTime;
 use crate::capability::Role;
 
 pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, SealedRecord};
+pub use logins::{NewLogin, RefreshTaken, Sealed};
 pub use organizations::{
     ApiKeyRecord, Expiry, Identity, InvitationRecord, KeyFacts, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
     OrganizationChange, OrganizationRecord, Overdue,
@@ -305,13 +307,15 @@ pub struct UserHolder {
     pub role: Role,
     /// The API key that it was asked with, if it was one.
     pub key: Option<KeyFacts>,
+    /// The token that they brought, if the database takes it.
+    pub token: Option<CallerToken>,
 }
 
 impl UserHolder {
     /// In whose name rows are reached.
     #[must_use]
     pub fn tenant(&self) -> TenantContext {
-        TenantContext { org: self.org, user: self.user, role: self.role, token: None }
+        TenantContext { org: self.org, user: self.user, role: self.role, token: self.token.clone() }
     }
 }
 

@@ -11,6 +11,7 @@ mod enrolments;
 mod expiry;
 mod hosts;
 mod idempotency;
+mod logins;
 mod members;
 mod organizations;
 mod rows;
@@ -27,13 +28,14 @@ use super::{Answer, Store, StoreError};
 const QUEUE_MAX: usize = 1024;
 
 /// Each migration runs once, in order, in a transaction of its own.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("sqlite/migrations/0001.sql"),
     include_str!("sqlite/migrations/0002.sql"),
     include_str!("sqlite/migrations/0003.sql"),
     include_str!("sqlite/migrations/0004.sql"),
     include_str!("sqlite/migrations/0005.sql"),
     include_str!("sqlite/migrations/0006.sql"),
+    include_str!("sqlite/migrations/0007.sql"),
 ];
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;

@@ -38,6 +38,8 @@ fn config(dir: &std::path::Path) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
+        public_url: None,
+        oidc: None,
         rates: crate::limits::Rates::DEFAULT,
         data_dir: dir.join("data"),
         credentials_file: Some(dir.join("credentials.json")),

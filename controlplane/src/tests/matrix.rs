@@ -106,6 +106,14 @@ fn routes() -> Vec<Route> {
         route("GET", "/api/v1/me", ON_NOTHING),
         route("POST", "/api/v1/login-codes", ON_NOTHING),
         route("POST", "/api/v1/login", ON_NOTHING),
+        route("GET", "/api/v1/login/methods", ON_NOTHING),
+        // Nobody judges passwords here, and there is no issuer.
+        Route {
+            body: json!({ "email": "ada@example.com", "password": "x" }),
+            ..route("POST", "/api/v1/login/password", ON_NOTHING)
+        },
+        route("GET", "/api/v1/login/issuer", ON_NOTHING),
+        route("GET", "/api/v1/login/issuer/callback", ON_NOTHING),
         route("POST", "/api/v1/logout", ON_NOTHING),
         route("GET", "/api/v1/link", ON_NOTHING),
         route("GET", "/api/v1/openapi.json", ON_NOTHING),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::api::{Membership, Session};
+use crate::api::{AcceptInvitation, Membership, Session};
 use crate::id::{HostId, OrgId, SessionId, UserId};
 use crate::link::HostFacts;
 
@@ -95,6 +95,30 @@ pub struct LoginCode {
 pub struct Login {
     /// From the login link.
     pub code: String,
+}
+
+/// Body of `POST /api/v1/login/password`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PasswordLogin {
+    /// Whose.
+    pub email: String,
+    /// As the project's Supabase Auth knows it.
+    pub password: String,
+    /// For whoever is invited.
+    #[serde(default)]
+    pub invitation: Option<AcceptInvitation>,
+}
+
+/// Which ways there are to log in with a browser.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LoginMethods {
+    /// With an address and a password.
+    pub password: bool,
+    /// At this issuer; null: at none.
+    pub issuer: Option<String>,
 }
 
 /// Answer of `GET /api/v1/me`.

@@ -34,6 +34,8 @@ pub struct Cluster {
     postgrest: Option<Child>,
     /// Of PostgREST and of what says whether it is ready.
     ports: Option<(String, String)>,
+    /// What PostgREST verifies tokens with, from its next start on: the secret of [`jwt`], or a set of keys.
+    pub keys: String,
     /// Where PostgREST answers.
     pub url: String,
 }
@@ -75,8 +77,14 @@ impl Cluster {
 
     async fn on(server: Server) -> Result<Self> {
         let server = Arc::new(server);
-        let cluster =
-            Self { server, database: "postgres".to_owned(), postgrest: None, ports: None, url: String::new() };
+        let cluster = Self {
+            server,
+            database: "postgres".to_owned(),
+            postgrest: None,
+            ports: None,
+            keys: jwt::SECRET.to_owned(),
+            url: String::new(),
+        };
         eventually("Postgres answers", async || cluster.sql_as("supabase_admin", "select 1").await.ok()).await;
         cluster.files("supabase_admin", &[root().join("tests/postgres/bootstrap.sql")]).await?;
         Ok(cluster)
@@ -88,8 +96,14 @@ impl Cluster {
             let server = shared().await?;
             let database = format!("test_{}", Uuid::now_v7().simple());
             // From outside of both: a database that somebody is connected to cannot be copied.
-            let outside =
-                Self { server, database: "template1".to_owned(), postgrest: None, ports: None, url: String::new() };
+            let outside = Self {
+                server,
+                database: "template1".to_owned(),
+                postgrest: None,
+                ports: None,
+                keys: jwt::SECRET.to_owned(),
+                url: String::new(),
+            };
             let mut create = outside.psql("supabase_admin");
             create.arg("-c").arg(format!("create database {database} template postgres"));
             let output = soon("a database", create.output()).await?;
@@ -173,7 +187,7 @@ impl Cluster {
                 .env("PGRST_DB_SCHEMAS", schemas)
                 .env("PGRST_DB_ANON_ROLE", "anon")
                 // No audience: it would be checked only if a token has one, so the schema has to check it in any case.
-                .env("PGRST_JWT_SECRET", jwt::SECRET)
+                .env("PGRST_JWT_SECRET", &self.keys)
                 .env("PGRST_DB_MAX_ROWS", "1000")
                 .env("PGRST_DB_POOL", POOL)
                 .env("PGRST_DB_POOL_ACQUISITION_TIMEOUT", "60")

@@ -5,30 +5,11 @@ use std::fs;
 use super::*;
 use crate::identity::fetch;
 use crate::identity::project::ProjectKeys;
+use crate::identity::tests::Dir;
 use crate::identity::tests::issuer::Issuer;
 use crate::identity::verify::{TokenError, Verifier};
 
 const OURS: &str = "https://agents.example";
-
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        let dir = std::env::temp_dir().join(format!("mint-{}", agentapi_shared::EventId::generate()));
-        fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.join("signing.keys")
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Whoever accepts us as an issuer.
 async fn project(keys: &Value) -> (Issuer, Verifier) {
@@ -48,7 +29,7 @@ async fn project(keys: &Value) -> (Issuer, Verifier) {
 #[tokio::test]
 async fn our_tokens_are_good_wherever_our_keys_are_known() {
     let dir = Dir::new();
-    let minter = Minter::open(&dir.file(), &format!("{OURS}/")).unwrap();
+    let minter = Minter::open(&dir.path("signing.keys"), &format!("{OURS}/")).unwrap();
     let (_issuer, verifier) = project(&minter.key_set()).await;
     let user = UserId::generate();
     let token = minter.token(user).unwrap();
@@ -62,15 +43,15 @@ async fn our_tokens_are_good_wherever_our_keys_are_known() {
 
     // Another installation's keys, the same words.
     let elsewhere = Dir::new();
-    let foreign = Minter::open(&elsewhere.file(), OURS).unwrap().token(user).unwrap();
+    let foreign = Minter::open(&elsewhere.path("signing.keys"), OURS).unwrap().token(user).unwrap();
     assert!(matches!(verifier.verify(foreign.expose()).await, Err(TokenError::Key)));
 
     // Another replica with the same file, and the next start: the same keys.
-    let again = Minter::open(&dir.file(), OURS).unwrap();
+    let again = Minter::open(&dir.path("signing.keys"), OURS).unwrap();
     assert_eq!(again.key_set(), minter.key_set());
     verifier.verify(again.token(user).unwrap().expose()).await.unwrap();
 
-    let text = fs::read_to_string(dir.file()).unwrap();
+    let text = fs::read_to_string(dir.path("signing.keys")).unwrap();
     let stored: Value = serde_json::from_str(&text).unwrap();
     let shown = format!("{minter:?}{}{}", minter.key_set(), minter.description());
     assert!(!shown.contains(stored["keys"][0]["pkcs8"].as_str().unwrap()));
@@ -81,7 +62,7 @@ async fn our_tokens_are_good_wherever_our_keys_are_known() {
 #[tokio::test]
 async fn a_token_that_is_nearly_over_is_made_anew() {
     let dir = Dir::new();
-    let minter = Minter::open(&dir.file(), OURS).unwrap();
+    let minter = Minter::open(&dir.path("signing.keys"), OURS).unwrap();
     let user = UserId::generate();
     let first = minter.token(user).unwrap();
     let age = |by: Duration| {
@@ -99,7 +80,7 @@ async fn a_token_that_is_nearly_over_is_made_anew() {
 #[tokio::test(start_paused = true)]
 async fn a_new_key_is_announced_before_it_signs() {
     let dir = Dir::new();
-    let path = dir.file();
+    let path = dir.path("signing.keys");
     let minter = Minter::open(&path, OURS).unwrap();
     let kids = |set: &Value| -> Vec<String> {
         set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
@@ -139,7 +120,7 @@ async fn a_new_key_is_announced_before_it_signs() {
 #[test]
 fn more_users_than_are_kept_are_no_more_memory() {
     let dir = Dir::new();
-    let minter = Minter::open(&dir.file(), OURS).unwrap();
+    let minter = Minter::open(&dir.path("signing.keys"), OURS).unwrap();
     let token = minter.token(UserId::generate()).unwrap();
     let until = clock::now() + LIFETIME;
     {

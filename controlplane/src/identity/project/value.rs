@@ -79,24 +79,33 @@ impl Origin {
     }
 }
 
-/// The URL of a service. Keys are sent there, so a public name needs TLS.
-pub(super) fn place(text: &str) -> Result<Url, &'static str> {
-    let mut url = Url::parse(text).map_err(|_| "it cannot be parsed")?;
+/// The URL of a service, which others are made from.
+fn place(text: &str) -> Result<Url, &'static str> {
+    let mut url = safe_url(text)?;
+    if url.query().is_some() {
+        return Err("it has a query");
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
+    Ok(url)
+}
+
+/// A URL to which secrets may be sent: a public name needs TLS. Else what is wrong with it.
+pub fn safe_url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).map_err(|_| "it cannot be parsed")?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("it has a user or a password");
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("it has a query or a fragment");
+    if url.fragment().is_some() {
+        return Err("it has a fragment");
     }
     let host = url.host_str().ok_or("it has no host")?;
     match url.scheme() {
         "https" => {}
         "http" if is_near(host) => {}
-        "http" => return Err("keys would cross the network in the clear; use https"),
+        "http" => return Err("secrets would cross the network in the clear; use https"),
         _ => return Err("it does not begin with https://"),
     }
-    let path = url.path().trim_end_matches('/').to_owned();
-    url.set_path(&path);
     Ok(url)
 }
 

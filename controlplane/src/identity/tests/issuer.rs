@@ -48,10 +48,16 @@ impl Drop for Issuer {
 impl Issuer {
     /// One that publishes these keys.
     pub(in crate::identity) async fn start(keys: &[&Value]) -> Self {
+        Self::with(keys, |_| Router::new()).await
+    }
+
+    /// One that answers more than that; what is made for it is told where it is.
+    pub(in crate::identity) async fn with(keys: &[&Value], more: impl FnOnce(SocketAddr) -> Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shared, tasks) = (Arc::new(Shared::default()), TaskGroup::new());
         let router = Router::new().route("/auth/v1/.well-known/jwks.json", get(keys_of)).with_state(shared.clone());
+        let router = router.merge(more(address));
         let ended = tasks.cancelled();
         tasks.spawn("issuer", OnEnd::Continue, async move {
             tokio::select! {

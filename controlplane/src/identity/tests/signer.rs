@@ -68,7 +68,11 @@ impl Signer {
 
     /// A token as an issuer makes it.
     pub(in crate::identity) fn token(&self, claims: &Value) -> String {
-        self.sign(&json!({ "alg": self.name, "typ": "JWT", "kid": self.jwk["kid"] }), claims)
+        let header = match &self.jwk["kid"] {
+            Value::Null => json!({ "alg": self.name, "typ": "JWT" }),
+            kid => json!({ "alg": self.name, "typ": "JWT", "kid": kid }),
+        };
+        self.sign(&header, claims)
     }
 }
 

@@ -44,6 +44,10 @@ pub(in crate::identity) enum Audience {
 }
 
 impl Audience {
+    pub(in crate::identity) fn is_several(&self) -> bool {
+        matches!(self, Self::Several(several) if several.len() > 1)
+    }
+
     pub(in crate::identity) fn has(&self, name: &str) -> bool {
         match self {
             Self::One(one) => one == name,

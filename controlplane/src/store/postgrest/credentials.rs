@@ -16,6 +16,7 @@ impl From<UserRow> for UserHolder {
             organization: row.organization,
             role: row.role,
             key: row.key_id.map(|id| KeyFacts { id, scopes: row.scopes, expires_at: row.key_expires_at }),
+            token: None,
         }
     }
 }

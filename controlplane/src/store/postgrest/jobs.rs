@@ -3,6 +3,7 @@
 //! Each function of the schema that is named `job_*` is one method here, and there is no other way to the service role: no request of a caller
 //! may lead to a method that gives or changes what is a tenant's, unless it names the tenant.
 
+mod logins;
 mod organizations;
 
 use agentapi_shared::api::KeyScope;

@@ -3,6 +3,7 @@
 mod differential;
 mod failures;
 mod injection;
+mod minted;
 mod real;
 mod starts;
 

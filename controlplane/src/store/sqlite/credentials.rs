@@ -1,5 +1,6 @@
 //! What callers show: `api_keys`, `host_credentials`, `browser_sessions` and `login_codes`. Only hashes of secrets come here.
 
+use agentapi_shared::{OrgId, UserId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use time::OffsetDateTime;
 
@@ -197,6 +198,21 @@ pub(super) fn end_browser_session(
     audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)
 }
 
+/// A user in an organisation of theirs: the one that is named, or the first they came to.
+pub(super) fn member(tx: &Transaction<'_>, user: UserId, org: Option<OrgId>) -> Result<Option<UserHolder>, StoreError> {
+    let found = tx
+        .query_row(
+            &format!(
+                "SELECT {HOLDER} FROM memberships AS m {JOINS}
+                 WHERE m.user_id = ?1 AND (?2 IS NULL OR m.org_id = ?2) ORDER BY m.created_at, m.org_id LIMIT 1"
+            ),
+            params![user.to_string(), org.map(|org| org.to_string())],
+            read_user,
+        )
+        .optional()?;
+    Ok(found)
+}
+
 fn read_user(row: &Row<'_>) -> rusqlite::Result<UserHolder> {
     Ok(UserHolder {
         user: rows::id(row, "user_id")?,
@@ -205,5 +221,6 @@ fn read_user(row: &Row<'_>) -> rusqlite::Result<UserHolder> {
         organization: row.get("organization")?,
         role: rows::word(row, "role")?,
         key: None,
+        token: None,
     })
 }

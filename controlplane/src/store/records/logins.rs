@@ -1,0 +1,47 @@
+//! Logins of browsers with an issuer behind them, as the store keeps them.
+
+use agentapi_shared::{OrgId, UserId};
+use time::OffsetDateTime;
+
+use super::AuditEntry;
+
+/// A secret that is kept and used again, encrypted with a key that the store does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Which key opens it.
+    pub key_id: String,
+    /// Nonce, secret, tag.
+    pub ciphertext: Vec<u8>,
+}
+
+/// A login of a browser, to be made.
+#[derive(Debug, Clone)]
+pub struct NewLogin {
+    /// Who.
+    pub user: UserId,
+    /// Where; none: in the first organisation that they came to.
+    pub org: Option<OrgId>,
+    /// The hash of its cookie.
+    pub cookie: String,
+    /// When it ends, whatever its issuer says.
+    pub expires_at: OffsetDateTime,
+    /// Who vouched for them.
+    pub by: String,
+    /// The login at the issuer that it is of.
+    pub auth_session: Option<String>,
+    /// What keeps that alive.
+    pub refresh: Option<Sealed>,
+    /// Its record, where the store does not write one of its own.
+    pub audit: AuditEntry,
+}
+
+/// What came of a wish to use what keeps a login alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefreshTaken {
+    /// Nobody else uses it until then.
+    Taken(Sealed),
+    /// Somebody does, for at most as long as they said.
+    Busy,
+    /// There is none: no such login, or none with an issuer behind it.
+    Gone,
+}
