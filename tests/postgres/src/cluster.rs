@@ -170,6 +170,10 @@ impl Cluster {
         );
         let log_path = dir.join(format!("postgrest-{}.log", self.database));
         let http = reqwest::Client::builder().no_proxy().build()?;
+        // The one before would answer in place of the new one, at the same ports, until it is gone.
+        if let Some(mut before) = self.postgrest.take() {
+            before.kill().await?;
+        }
         // A port that was free may be taken by the time: then it ends, and another one is tried.
         for _ in 0..STARTS_MAX {
             // Who asks one that was there before asks at the same port.
