@@ -2,6 +2,7 @@
 
 mod expiry;
 mod recheck;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -15,4 +16,6 @@ pub fn start(plane: &Arc<Plane>) {
     plane.tasks.spawn("job expiry", OnEnd::Continue, async move { expiry::run(&work).await });
     let work = plane.clone();
     plane.tasks.spawn("job recheck", OnEnd::Continue, async move { recheck::run(&work).await });
+    let work = plane.clone();
+    plane.tasks.spawn("job upkeep", OnEnd::Continue, async move { upkeep::run(&work).await });
 }

@@ -12,6 +12,8 @@ pub mod records;
 pub mod sqlite;
 
 use agentapi_shared::api::Quotas;
+use std::time::Duration;
+
 use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::{ApiKeyId, HostId, InvitationId, OrgId, SessionId, UserId};
 use futures_util::future::BoxFuture;
@@ -170,6 +172,17 @@ pub trait LoginStore: Send + Sync + std::fmt::Debug {
     fn put_refresh(&self, login: String, until: OffsetDateTime, refresh: Option<Sealed>) -> Answer<'_, ()>;
 }
 
+/// What has to be done in a database that others change too. The embedded one needs none of it: nobody else is there, and what is over goes with
+/// the next of its kind.
+pub trait UpkeepStore {
+    /// How often it has to be done; none: never.
+    fn upkeep_every(&self) -> Option<Duration>;
+    /// Shuts out users whom the issuer has deleted, and has their sessions stopped; gives those sessions.
+    fn end_deleted_users(&self) -> Answer<'_, Vec<SessionId>>;
+    /// Removes logins, codes, keys and enrolments that are over; gives how many.
+    fn sweep(&self, now: OffsetDateTime) -> Answer<'_, u64>;
+}
+
 /// Organisations. What a method asks of the caller's role it looks up itself, in the same transaction.
 pub trait OrganizationStore {
     /// Each organisation that the caller is in, with their role there, oldest first.
@@ -295,6 +308,7 @@ pub trait Store:
     + EnrolmentStore
     + IdempotencyStore
     + AuditStore
+    + UpkeepStore
     + Send
     + Sync
     + std::fmt::Debug

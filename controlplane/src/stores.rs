@@ -85,6 +85,10 @@ impl Project for ProjectKeys {
         Self::rest_url(self)
     }
 
+    fn issuer(&self) -> Option<String> {
+        Self::issuer(self).map(str::to_owned)
+    }
+
     fn service_headers(&self) -> HeaderMap {
         Self::service_headers(self)
     }

@@ -32,7 +32,7 @@ pub(super) struct Subject {
 
 const NOW: OffsetDateTime = time::macros::datetime!(2026-01-02 03:04:05.678901 UTC);
 
-fn entry() -> AuditEntry {
+pub(super) fn entry() -> AuditEntry {
     AuditEntry {
         id: EventId::generate(),
         at: NOW,
@@ -49,7 +49,7 @@ fn entry() -> AuditEntry {
     }
 }
 
-fn new_session() -> NewSession {
+pub(super) fn new_session() -> NewSession {
     NewSession {
         id: SessionId::generate(),
         at: NOW,

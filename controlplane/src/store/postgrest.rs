@@ -22,6 +22,7 @@ mod proof;
 mod rows;
 mod sessions;
 pub mod tokens;
+mod upkeep;
 
 use std::future::Future;
 use std::sync::Arc;

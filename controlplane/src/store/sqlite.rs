@@ -16,6 +16,7 @@ mod members;
 mod organizations;
 mod rows;
 mod sessions;
+mod upkeep;
 
 use std::path::Path;
 

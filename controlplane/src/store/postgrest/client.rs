@@ -41,6 +41,8 @@ const PROOF: HeaderName = HeaderName::from_static("x-agentapi-proof");
 pub trait Project: Send + Sync + std::fmt::Debug {
     /// Without a slash at the end.
     fn rest_url(&self) -> &Url;
+    /// Who vouches for its users; none: nobody logs in with its tokens.
+    fn issuer(&self) -> Option<String>;
     /// Of a job of the control plane.
     fn service_headers(&self) -> HeaderMap;
     /// Of a caller.
@@ -153,6 +155,11 @@ impl Client {
     /// Where PostgREST is, for messages.
     pub(super) fn url(&self) -> String {
         self.project.rest_url().to_string()
+    }
+
+    /// Who vouches for the project's users.
+    pub(super) fn issuer(&self) -> Option<String> {
+        self.project.issuer()
     }
 
     /// Has a proof registered, if there is none.

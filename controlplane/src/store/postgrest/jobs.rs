@@ -166,6 +166,17 @@ impl<'a> AsService<'a> {
         .await
     }
 
+    pub(super) async fn end_deleted_users(&self, issuer: &str) -> Result<Vec<SessionId>, StoreError> {
+        // A second run finds the first done, and would not give its sessions: they are found at the next inventory of their host.
+        const END: Function = Function::once("job_end_deleted_users");
+        self.call(END, json!({ "p_issuer": issuer })).await
+    }
+
+    pub(super) async fn sweep(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
+        const SWEEP: Function = Function::of_trail("job_sweep");
+        self.call(SWEEP, json!({ "p_now": rows::time(now) })).await
+    }
+
     pub(super) async fn record_egress(
         &self,
         host: HostId,

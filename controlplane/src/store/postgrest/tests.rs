@@ -6,6 +6,7 @@ mod injection;
 mod minted;
 mod real;
 mod starts;
+mod upkeep;
 
 use std::sync::Arc;
 

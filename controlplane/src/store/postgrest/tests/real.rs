@@ -42,6 +42,10 @@ impl Project for TestProject {
         &self.rest
     }
 
+    fn issuer(&self) -> Option<String> {
+        Some("test".to_owned())
+    }
+
     fn service_headers(&self) -> HeaderMap {
         bearer(&self.service)
     }
