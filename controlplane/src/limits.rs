@@ -134,8 +134,8 @@ impl Limits {
         &self.policy
     }
 
-    /// Counts a request, and says how things stand with the nearest limit; none if there is no limit.
-    pub fn take(&self, key: &str, user: UserId, organization: OrgId) -> Result<Option<Standing>, Exceeded> {
+    /// Counts a request of a caller, and says how things stand with the nearest limit; none if there is no limit.
+    pub fn take(&self, key: &str, user: UserId) -> Result<Option<Standing>, Exceeded> {
         if self.requests.fetch_add(1, Ordering::Relaxed) % REQUESTS_BETWEEN_SWEEPS == REQUESTS_BETWEEN_SWEEPS - 1 {
             self.sweep();
         }
@@ -143,9 +143,13 @@ impl Limits {
         let standings = [
             self.key.as_ref().map(|limit| limit.take(&key.to_owned())).transpose()?,
             self.user.as_ref().map(|limit| limit.take(&user)).transpose()?,
-            self.organization.as_ref().map(|limit| limit.take(&organization)).transpose()?,
         ];
         Ok(standings.into_iter().flatten().min_by_key(|standing| standing.remaining))
+    }
+
+    /// Counts it for the organisation that it is in, once that is known.
+    pub fn take_within(&self, organization: OrgId) -> Result<Option<Standing>, Exceeded> {
+        self.organization.as_ref().map(|limit| limit.take(&organization)).transpose()
     }
 
     fn sweep(&self) {
@@ -169,41 +173,47 @@ mod tests {
         Rates { key, user, organization, replicas: NonZeroU32::new(replicas).unwrap() }
     }
 
+    fn take(limits: &Limits, key: &str, user: UserId, org: OrgId) -> Result<Option<Standing>, Exceeded> {
+        let standing = limits.take(key, user)?;
+        let within = limits.take_within(org)?;
+        Ok(standing.into_iter().chain(within).min_by_key(|standing| standing.remaining))
+    }
+
     #[test]
     fn each_limit_refuses_by_its_name_and_others_go_on() {
         let (ann, bob) = (UserId::generate(), UserId::generate());
         let (ours, theirs) = (OrgId::generate(), OrgId::generate());
         let limits = Limits::new(rates(3, 5, 8, 1));
         assert_eq!(limits.policy(), "\"key\";q=3;w=60, \"user\";q=5;w=60, \"organization\";q=8;w=60");
-        let first = limits.take("a", ann, ours).unwrap().unwrap();
+        let first = take(&limits, "a", ann, ours).unwrap().unwrap();
         assert_eq!((first.name, first.remaining, first.reset_s), ("key", 2, 20));
         for _ in 0..2 {
-            limits.take("a", ann, ours).unwrap();
+            take(&limits, "a", ann, ours).unwrap();
         }
-        let refused = limits.take("a", ann, ours).unwrap_err();
+        let refused = take(&limits, "a", ann, ours).unwrap_err();
         assert_eq!((refused.name, refused.quota), ("key", 3));
         assert!((1..=21).contains(&refused.retry_s), "{refused:?}");
         // Another key of the same person, until the person has made five.
         for _ in 0..2 {
-            limits.take("b", ann, ours).unwrap();
+            take(&limits, "b", ann, ours).unwrap();
         }
-        assert_eq!(limits.take("b", ann, ours).unwrap_err().name, "user");
+        assert_eq!(take(&limits, "b", ann, ours).unwrap_err().name, "user");
         for _ in 0..3 {
-            limits.take("c", bob, ours).unwrap();
+            take(&limits, "c", bob, ours).unwrap();
         }
-        assert_eq!(limits.take("d", bob, ours).unwrap_err().name, "organization");
-        assert!(limits.take("e", bob, theirs).unwrap().is_some());
+        assert_eq!(take(&limits, "d", bob, ours).unwrap_err().name, "organization");
+        assert!(take(&limits, "e", bob, theirs).unwrap().is_some());
     }
 
     #[test]
     fn replicas_share_and_nothing_is_no_limit() {
         let (ann, ours) = (UserId::generate(), OrgId::generate());
         let replicas: Vec<Limits> = (0..2).map(|_| Limits::new(rates(100, 0, 0, 2))).collect();
-        let taken = (0..400).filter(|turn: &usize| replicas[turn % 2].take("a", ann, ours).is_ok()).count();
+        let taken = (0..400).filter(|turn: &usize| take(&replicas[turn % 2], "a", ann, ours).is_ok()).count();
         // What fills up while the test runs comes on top.
         assert!((100..=120).contains(&taken), "{taken}");
         let none = Limits::new(rates(0, 0, 0, 1));
-        assert_eq!((none.policy(), none.take("a", ann, ours)), ("", Ok(None)));
+        assert_eq!((none.policy(), take(&none, "a", ann, ours)), ("", Ok(None)));
     }
 
     #[test]
@@ -212,7 +222,7 @@ mod tests {
         // Full again after a nanosecond or so.
         let limits = Limits::new(rates(u32::MAX, 0, 0, 1));
         for turn in 0..2 * REQUESTS_BETWEEN_SWEEPS {
-            limits.take(&turn.to_string(), UserId::generate(), ours).unwrap();
+            take(&limits, &turn.to_string(), UserId::generate(), ours).unwrap();
         }
         assert!(limits.key.unwrap().buckets.len() <= REQUESTS_BETWEEN_SWEEPS as usize);
     }

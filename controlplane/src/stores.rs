@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Url;
 use reqwest::header::HeaderMap;
+use tracing::warn;
 
 use crate::auth::Secret;
 use crate::identity::mint::Minter;
@@ -44,6 +45,11 @@ impl Stores {
         minter: Option<Arc<Minter>>,
     ) -> Result<Self, StoresError> {
         let Some(keys) = project else { return Ok(Self::Embedded(Sqlite::open(&dir.join("controlplane.db"))?)) };
+        if keys.jwt_secret().is_none() && minter.is_none() {
+            warn!(
+                "API keys, invitations and login links are off: no token could be made for their callers; set SUPABASE_JWT_SECRET, or --public-url and make the project take its tokens"
+            );
+        }
         let tokens = Arc::new(ProjectTokens { keys: keys.clone(), signer: Mutex::default(), minter });
         let store = Postgrest::new(Arc::new(keys), tokens)?;
         store.check().await?;

@@ -1,6 +1,6 @@
 //! Rate limits in HTTP: headers that say how things stand (draft-ietf-httpapi-ratelimit-headers-10), and the refusal.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -17,14 +17,14 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 
 /// Where the layer below leaves what the headers say: only it knows whose the request is.
 #[derive(Debug, Clone, Default)]
-struct Told(Arc<OnceLock<Standing>>);
+struct Told(Arc<Mutex<Option<Standing>>>);
 
 /// Adds the headers to every answer to somebody who is known.
 pub(super) async fn tell(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let told = Told::default();
     request.extensions_mut().insert(told.clone());
     let mut answer = next.run(request).await;
-    let Some(standing) = told.0.get() else { return answer };
+    let Some(standing) = *told.0.lock().unwrap_or_else(PoisonError::into_inner) else { return answer };
     let standing = format!("\"{}\";r={};t={}", standing.name, standing.remaining, standing.reset_s);
     for (name, value) in [(RATE_LIMIT, standing.as_str()), (RATE_LIMIT_POLICY, api.limits.policy())] {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -36,13 +36,25 @@ pub(super) async fn tell(State(api): State<Api>, mut request: Request, next: Nex
 
 /// Counts a request of somebody who is known.
 pub(super) fn take(parts: &Parts, api: &Api, principal: &Principal) -> Result<(), ApiError> {
-    let tell = |standing| {
-        if let Some(told) = parts.extensions.get::<Told>() {
-            // A request has one caller; if it is asked for twice, the first is told.
-            let _first = told.0.set(standing);
+    told(parts, api.limits.take(principal.credential_hash(), principal.holder.user))
+}
+
+/// Counts it for the organisation that it is in.
+pub(super) fn take_within(parts: &Parts, api: &Api, principal: &Principal) -> Result<(), ApiError> {
+    told(parts, api.limits.take_within(principal.holder.org))
+}
+
+fn told(parts: &Parts, taken: Result<Option<Standing>, Exceeded>) -> Result<(), ApiError> {
+    let tell = |standing: Standing| {
+        if let Some(Told(told)) = parts.extensions.get::<Told>() {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            // The nearest limit is the one that matters.
+            if told.is_none_or(|known| standing.remaining <= known.remaining) {
+                *told = Some(standing);
+            }
         }
     };
-    match api.limits.take(principal.credential_hash(), principal.holder.user, principal.holder.org) {
+    match taken {
         Ok(standing) => {
             if let Some(standing) = standing {
                 tell(standing);

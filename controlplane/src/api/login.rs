@@ -36,6 +36,11 @@ pub(super) async fn create_code(
 ) -> Result<(StatusCode, Json<LoginCode>), ApiError> {
     params.finish()?;
     policy::check(&principal, Action::Login)?;
+    // The login would be good for longer than what it was made with.
+    if !matches!(principal.credential, Credential::Browser { .. }) && principal.expires_at().is_some() {
+        let detail = "a key or a token that ends makes no login, which would outlive it; log in yourself, or use a key without an end";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", detail));
+    }
     let code = Secret::generate("");
     let expires_at = clock::now() + CODE_LIFETIME;
     let entry = audit::of_account(principal.channel(), "login_code.create");

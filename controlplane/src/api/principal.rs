@@ -61,7 +61,10 @@ async fn admit(
     checked: Result<(), ApiError>,
 ) -> Result<Principal, ApiError> {
     let admitted = match checked.and_then(|()| limits::take(parts, api, &principal)) {
-        Ok(()) => within(parts, api, principal.clone()).await,
+        Ok(()) => within(parts, api, principal.clone()).await.and_then(|admitted| {
+            limits::take_within(parts, api, &admitted)?;
+            Ok(admitted)
+        }),
         Err(refused) => Err(refused),
     };
     let known = admitted.as_ref().unwrap_or(&principal);

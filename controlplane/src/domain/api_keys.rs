@@ -31,6 +31,8 @@ pub async fn create(plane: &Plane, principal: &Principal, request: CreateApiKey)
     if !own.is_empty() && wider {
         return Err(DomainError::Forbidden);
     }
+    // Nor one that is good for longer.
+    let until = principal.holder.key.as_ref().and_then(|key| key.expires_at);
     let (id, key, now) = (ApiKeyId::generate(), api_key::ApiKey::generate(), clock::now());
     let new = records::NewApiKey {
         id,
@@ -38,7 +40,10 @@ pub async fn create(plane: &Plane, principal: &Principal, request: CreateApiKey)
         prefix: key.shown().to_owned(),
         hash: key.hash(),
         scopes: request.scopes,
-        expires_at: request.expires_in_seconds.map(|seconds| validate::later(now, seconds)),
+        expires_at: [request.expires_in_seconds.map(|seconds| validate::later(now, seconds)), until]
+            .into_iter()
+            .flatten()
+            .min(),
     };
     let made = ApiKeyRecord {
         id,

@@ -260,7 +260,9 @@ enum Needs {
 impl Action {
     fn needs(self) -> Needs {
         match self {
-            Self::Account | Self::Login | Self::OrganizationCreate | Self::Membership => Needs::Membership,
+            Self::Account | Self::Login | Self::Membership => Needs::Membership,
+            // A new organisation has no quotas and runs on shared hosts: not for whoever was only invited somewhere.
+            Self::OrganizationCreate => Needs::AnyOf(&[Capability::OwnerGrant]),
             Self::OrganizationManage => Needs::AnyOf(&[Capability::OrganizationManage]),
             Self::MemberView => Needs::AnyOf(&[Capability::MemberView]),
             Self::MemberManage => Needs::AnyOf(&[Capability::MemberManage]),

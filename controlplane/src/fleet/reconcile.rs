@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::Link;
+use super::serve::Waiting;
 use crate::clock;
 use crate::domain::rules::{self, Settlement};
 use crate::domain::{DomainError, audit};
@@ -35,12 +36,12 @@ pub(super) async fn keep_ledger(
     plane: Arc<Plane>,
     link: Arc<Link>,
     inventory: Vec<SpawnReport>,
-    mut entries: mpsc::Receiver<HostMessage>,
+    mut entries: mpsc::Receiver<Waiting>,
 ) {
     let closed = link.closed();
     let work = async {
         until_stored(&link, || settle_inventory(&plane, &link, &inventory)).await;
-        while let Some(message) = entries.recv().await {
+        while let Some((message, _room)) = entries.recv().await {
             until_stored(&link, || take(&plane, &link, &message)).await;
         }
     };

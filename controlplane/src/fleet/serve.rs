@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
@@ -29,6 +29,9 @@ use crate::store::StoreError;
 
 /// Reports and outbox items that wait for the store. Overflow: the link is closed; the host sends them again when it comes back.
 const LEDGER_MAX: usize = 16 * 1024;
+
+/// And their text. Overflow: the same. Hosts may be a tenant's, and a store that is away must not fill the memory of everybody.
+const LEDGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Read from the socket at once.
 const READ_BYTES: usize = 32 * 1024;
@@ -161,7 +164,8 @@ async fn connected(
     hello: HostHello,
     socket: &mut LinkSocket,
 ) -> LinkEnd {
-    let (ledger, entries) = mpsc::channel(LEDGER_MAX);
+    let (queue, entries) = mpsc::channel(LEDGER_MAX);
+    let ledger = Ledger { queue, room: Arc::new(Semaphore::new(LEDGER_BYTES_MAX)) };
     let work = reconcile::keep_ledger(plane.clone(), link.clone(), hello.inventory, entries);
     plane.tasks.spawn("link ledger", OnEnd::Continue, work);
     let shutdown = plane.tasks.cancelled();
@@ -174,7 +178,7 @@ async fn connected(
 async fn pump(
     link: &Arc<Link>,
     outlet: &SocketOutlet,
-    ledger: &mpsc::Sender<HostMessage>,
+    ledger: &Ledger,
     socket: &mut LinkSocket,
     shutdown: &CancellationToken,
 ) -> Result<(), LinkEnd> {
@@ -214,6 +218,24 @@ async fn pump(
     }
 }
 
+/// What waits for the store, each with the room that it takes.
+struct Ledger {
+    queue: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+}
+
+/// A message of a host, and the room that it takes until it is stored.
+pub(super) type Waiting = (HostMessage, OwnedSemaphorePermit);
+
+impl Ledger {
+    /// Has a message stored; false if there is no room.
+    fn put(&self, message: HostMessage, bytes: usize) -> bool {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Ok(room) = self.room.clone().try_acquire_many_owned(bytes) else { return false };
+        self.queue.try_send((message, room)).is_ok()
+    }
+}
+
 /// What a message was.
 enum Received {
     Done,
@@ -224,7 +246,7 @@ enum Received {
 }
 
 /// Takes one message.
-fn receive(link: &Link, ledger: &mpsc::Sender<HostMessage>, message: Message) -> Result<Received, LinkEnd> {
+fn receive(link: &Link, ledger: &Ledger, message: Message) -> Result<Received, LinkEnd> {
     match message {
         Message::Binary(frame) => {
             binary(link, &frame)?;
@@ -241,7 +263,7 @@ fn receive(link: &Link, ledger: &mpsc::Sender<HostMessage>, message: Message) ->
                 Err(error) => return Err(LinkEnd::Malformed(error)),
             };
             if let Some(kept) = link.route(message)
-                && ledger.try_send(kept).is_err()
+                && !ledger.put(kept, text.len())
             {
                 warn!(host.id = %link.host(), "ledger overflowed or ended");
                 link.close();

@@ -60,7 +60,11 @@ async fn look(plane: &Arc<Plane>) -> Result<Option<OffsetDateTime>, DomainError>
         }
         match end(plane, session, why).await {
             Err(DomainError::SessionNotFound) | Ok(()) => {}
-            Err(other) => return Err(other),
+            // A store that is away is away for all of them; anything else is about this one, and holds up no other.
+            Err(DomainError::Store(failure)) => return Err(failure.into()),
+            Err(other) => {
+                warn!(session.id = %session, error = &other as &dyn std::error::Error, "a session whose time is over is not stopped yet");
+            }
         }
     }
     Ok(expiry.next)

@@ -25,7 +25,8 @@ pub(super) async fn run(plane: &Arc<Plane>) {
         for owner in plane.sockets.owners() {
             match is_good(plane, &owner).await {
                 Ok(true) => {}
-                Ok(false) => {
+                // Nobody can say that it is good: it is not.
+                Ok(false) | Err(StoreError::Unauthenticated) => {
                     info!("the credential of live sockets was taken back elsewhere");
                     plane.sockets.revoke(|found| *found == owner);
                 }

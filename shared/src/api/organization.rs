@@ -20,6 +20,8 @@ pub const INVITATION_SECONDS: u64 = 7 * 24 * 3600;
 /// See [`INVITATION_SECONDS`].
 pub const ENROLMENT_SECONDS: u64 = 3600;
 /// Neither is good for longer.
+pub const ENROLMENT_SECONDS_MAX: u64 = 24 * 3600;
+/// An invitation is never good for longer.
 pub const INVITATION_SECONDS_MAX: u64 = 30 * 24 * 3600;
 /// Live API keys of one person under one name: the one in use, and the one that takes its place.
 pub const API_KEYS_PER_NAME_MAX: u32 = 2;

@@ -55,11 +55,11 @@ fn each_kind_of_caller_may_do_what_its_row_says_and_nothing_else() {
     let private = facts(ANOTHER, Visibility::Private);
     let table = [
         (member(Role::Owner), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyyyyyyyyyyyyyy--"]),
-        (member(Role::Admin), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyyyyyyyyy-yyyy--"]),
-        (member(Role::Member), ["yyyyyyy", "y-yyyyy", ".......", ".......", "yyy-yyy-y--yyyy--"]),
-        (member(Role::ServiceAccount), ["yyyyyyy", "y-yyyyy", ".......", ".......", "yyy-yyy-y--yyyy--"]),
-        (member(Role::Viewer), ["y-y----", "y-y----", ".......", ".......", "-yy-yyy-y--y-----"]),
-        (member(Role::Auditor), ["y------", "y------", "y------", ".......", "-yy-yyy-y--y-----"]),
+        (member(Role::Admin), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyyyyy-yyy-yyyy--"]),
+        (member(Role::Member), ["yyyyyyy", "y-yyyyy", ".......", ".......", "yyy-yy--y--yyyy--"]),
+        (member(Role::ServiceAccount), ["yyyyyyy", "y-yyyyy", ".......", ".......", "yyy-yy--y--yyyy--"]),
+        (member(Role::Viewer), ["y-y----", "y-y----", ".......", ".......", "-yy-yy--y--y-----"]),
+        (member(Role::Auditor), ["y------", "y------", "y------", ".......", "-yy-yy--y--y-----"]),
         (key(&[KeyScope::Read]), ["y-y----", "y-y----", "y-y----", ".......", "-yy-y---y---y----"]),
         (key(&[KeyScope::Sessions]), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyy-y---y---y----"]),
         (key(&[KeyScope::Organization]), ["y-y----", "y-y----", "y-y----", ".......", "-yyyy--yyyy-yyy--"]),

@@ -1,9 +1,9 @@
 //! What requests about organisations may contain.
 
 use agentapi_shared::api::{
-    CUSTOM_AGENT, CreateApiKey, CreateHostEnrolment, CreateInvitation, EMAIL_CHARS_MAX, EXPIRY_SECONDS_MAX,
-    EXPIRY_SECONDS_MIN, INVITATION_SECONDS_MAX, ORGANIZATION_NAME_CHARS_MAX, OrganizationSettings, RETENTION_DAYS_MAX,
-    UpdateOrganization,
+    CUSTOM_AGENT, CreateApiKey, CreateHostEnrolment, CreateInvitation, EMAIL_CHARS_MAX, ENROLMENT_SECONDS_MAX,
+    EXPIRY_SECONDS_MAX, EXPIRY_SECONDS_MIN, INVITATION_SECONDS_MAX, ORGANIZATION_NAME_CHARS_MAX, OrganizationSettings,
+    RETENTION_DAYS_MAX, UpdateOrganization,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -68,7 +68,7 @@ pub fn api_key(request: &CreateApiKey) -> Result<(), DomainError> {
 pub fn enrolment(request: &CreateHostEnrolment) -> Result<(), DomainError> {
     let mut faults = Faults::default();
     name(&mut faults, "name", &request.name);
-    lifetime(&mut faults, request.expires_in_seconds, INVITATION_SECONDS_MAX);
+    lifetime(&mut faults, request.expires_in_seconds, ENROLMENT_SECONDS_MAX);
     faults.finish()
 }
 

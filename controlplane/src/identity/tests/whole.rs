@@ -154,6 +154,8 @@ impl Project {
         })
         .await;
         let mut cluster = Cluster::start(Release::System).await.unwrap();
+        // The double of Supabase Auth keeps its users elsewhere; nobody is to be taken for deleted.
+        cluster.sql_as("supabase_admin", "alter table auth.users rename to users_elsewhere").await.unwrap();
         let secret = json!({ "kty": "oct", "alg": "HS256", "kid": "secret", "k": URL_SAFE_NO_PAD.encode(jwt::SECRET) });
         cluster.keys = json!({ "keys": [jwk, secret] }).to_string();
         cluster.serve("agentapi").await.unwrap();

@@ -69,6 +69,18 @@ impl TryFrom<SealRow> for SealedRecord {
     }
 }
 
+impl Postgrest {
+    /// In whose chain a host speaks: in that of whose it is, and in the platform's if it is shared.
+    async fn org_of_host(&self, scope: &Scope) -> Result<OrgId, StoreError> {
+        let Scope::Host(host) = scope else { return Ok(PLATFORM) };
+        match self.as_service().host(*host).await {
+            Ok(row) => Ok(row.org().unwrap_or(PLATFORM)),
+            Err(StoreError::NotFound) => Ok(PLATFORM),
+            Err(other) => Err(other),
+        }
+    }
+}
+
 impl AuditStore for Postgrest {
     fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()> {
         Box::pin(async move {
@@ -79,11 +91,11 @@ impl AuditStore for Postgrest {
             }
             let org = match (entry.org, entry.session) {
                 (Some(org), _) => org,
-                (None, None) => PLATFORM,
+                (None, None) => self.org_of_host(&scope).await?,
                 // A host speaks for sessions that are placed on it.
                 (None, Some(session)) => match self.session(scope.clone(), session).await {
                     Ok(record) => record.org,
-                    Err(StoreError::NotFound) => PLATFORM,
+                    Err(StoreError::NotFound) => self.org_of_host(&scope).await?,
                     Err(other) => return Err(other),
                 },
             };

@@ -142,6 +142,10 @@ impl HostRow {
     pub(super) fn id(&self) -> HostId {
         self.id
     }
+
+    pub(super) fn org(&self) -> Option<OrgId> {
+        self.org_id
+    }
 }
 
 impl From<HostRow> for HostRecord {

@@ -84,12 +84,22 @@ fn org_of(tx: &Transaction<'_>, scope: &Scope, entry: &AuditEntry) -> Result<Org
         Scope::Host(host) => Some(host.to_string()),
         Scope::System => None,
     };
-    let Some(session) = entry.session else { return Ok(DEFAULT_ORG) };
+    // A host that is somebody's speaks in no chain but theirs; one that is shared in that of the machine's own organisation.
+    let own = match &host {
+        Some(host) => tx
+            .prepare_cached("SELECT org_id FROM hosts WHERE id = ?1")?
+            .query_row([host], |row| rows::id_option::<OrgId>(row, "org_id"))
+            .optional()?
+            .flatten(),
+        None => None,
+    };
+    let own = own.unwrap_or(DEFAULT_ORG);
+    let Some(session) = entry.session else { return Ok(own) };
     let found = tx
         .prepare_cached("SELECT org_id FROM user_sessions WHERE id = ?1 AND (?2 IS NULL OR host_id = ?2)")?
         .query_row(params![session.to_string(), host], |row| rows::id::<OrgId>(row, "org_id"))
         .optional()?;
-    Ok(found.unwrap_or(DEFAULT_ORG))
+    Ok(found.unwrap_or(own))
 }
 
 /// Writes an audit entry. One whose id is there was delivered twice, and stays as it was.

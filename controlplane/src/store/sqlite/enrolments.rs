@@ -1,12 +1,12 @@
 //! Tables `host_enrolments` and `host_credentials`: how a machine becomes a host, how its credential changes, and how it ends.
 
 use agentapi_shared::audit::Personal;
-use agentapi_shared::{EventId, HostId, OrgId};
+use agentapi_shared::{EventId, HostId, OrgId, UserId};
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::organizations::{record, require};
+use super::organizations::{record, require, role_of};
 use super::{Sqlite, audit, rows};
 use crate::capability::Capability;
 use crate::store::records::{AuditEntry, DEFAULT_ORG, NewEnrolment, TenantContext};
@@ -85,6 +85,11 @@ fn redeem(
         )
         .optional()?;
     let Some((org, (by, name), true)) = found else { return Ok(None) };
+    // Good as long as whoever made it may still manage hosts.
+    let Ok(maker) = by.parse::<UserId>() else { return Ok(None) };
+    if !role_of(tx, org, maker)?.is_some_and(|role| role.has(Capability::HostManage)) {
+        return Ok(None);
+    }
     tx.execute(
         "INSERT INTO hosts (id, org_id, created_by, created_at, name) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![host.to_string(), org.to_string(), by, at_text, name],

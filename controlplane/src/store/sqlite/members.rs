@@ -105,6 +105,7 @@ fn remove(tx: &Transaction<'_>, tenant: &TenantContext, user: UserId, audit: &Au
     )?;
     tx.execute("DELETE FROM browser_sessions WHERE org_id = ?1 AND created_by = ?2", [&org, &user])?;
     tx.execute("DELETE FROM login_codes WHERE org_id = ?1 AND created_by = ?2", [&org, &user])?;
+    tx.execute("DELETE FROM host_enrolments WHERE org_id = ?1 AND created_by = ?2", [&org, &user])?;
     keep_an_owner(tx, tenant.org)?;
     record(tx, tenant, tenant.org, audit)
 }
