@@ -1,13 +1,13 @@
 //! Credential files for those on the same machine: made at the first start, the url kept true at each.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Secret;
+use crate::private_file;
 
 #[derive(Serialize, Deserialize)]
 struct Credential {
@@ -57,27 +57,16 @@ pub fn keep(path: &Path, url: &str, prefix: &str) -> Result<Secret, CredentialEr
         Err(source) => return Err(CredentialError::Read { path: path.to_owned(), source }),
     };
     let credential = Credential { url: url.to_owned(), token: token.expose().to_owned() };
-    write(path, &credential).map_err(|source| CredentialError::Write { path: path.to_owned(), source })?;
+    let text = serde_json::to_string(&credential).map_err(io::Error::from);
+    let written = text.and_then(|text| private_file::replace(path, &text));
+    written.map_err(|source| CredentialError::Write { path: path.to_owned(), source })?;
     Ok(token)
-}
-
-/// Replaces the file as a whole, readable by its owner only from its first moment on.
-fn write(path: &Path, credential: &Credential) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    // One that a crash left behind may have other permissions.
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.write_all(serde_json::to_string(credential)?.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::auth::USER_TOKEN_PREFIX;
 

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod metrics;
 pub mod migrate;
 pub mod plane;
+mod private_file;
 pub mod relay;
 pub mod request;
 pub mod server;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock;
+use crate::private_file;
 use crate::store::Store;
 
 /// The file's name.
@@ -199,19 +200,7 @@ fn key(path: &Path) -> Result<SigningKey, CheckpointError> {
         Ok(text) => SigningKey::from_text(&text).map_err(wrong),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let (key, text) = SigningKey::generate().map_err(wrong)?;
-            // Beside and then in place: a kill leaves no half key.
-            let beside = path.with_extension("new");
-            match std::fs::remove_file(&beside) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(error)),
-                _ => {}
-            }
-            let write = || {
-                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-                file.write_all(text.as_bytes())?;
-                file.sync_all()?;
-                std::fs::rename(&beside, path)
-            };
-            write().map_err(named)?;
+            private_file::replace(path, &text).map_err(named)?;
             Ok(key)
         }
         Err(error) => Err(named(error)),

@@ -2,14 +2,15 @@
 //!
 //! Replicas that share a directory share the keys: of two that make a file at once, one does, and both read it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use agentapi_shared::EventId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::private_file;
 
 /// More than any file of keys, and little enough for one named by mistake.
 pub(super) const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -92,7 +93,7 @@ pub(super) fn keep<T: Serialize + DeserializeOwned>(
         other => return other,
     }
     let write = |source| KeyFileError::Write { path: path.to_owned(), source };
-    let beside = beside(path, &make()).map_err(write)?;
+    let beside = json(&make()).and_then(|text| private_file::beside(path, &text)).map_err(write)?;
     // A link, unlike a renaming, does not replace what another replica has just made.
     let linked = fs::hard_link(&beside, path);
     fs::remove_file(&beside).map_err(write)?;
@@ -104,23 +105,19 @@ pub(super) fn keep<T: Serialize + DeserializeOwned>(
 
 /// Replaces a file.
 pub(super) fn replace<T: Serialize>(path: &Path, content: &T) -> Result<(), KeyFileError> {
-    let write = |source| KeyFileError::Write { path: path.to_owned(), source };
-    let beside = beside(path, content).map_err(write)?;
-    fs::rename(&beside, path).map_err(write)
+    let written = json(content).and_then(|text| private_file::replace(path, &text));
+    written.map_err(|source| KeyFileError::Write { path: path.to_owned(), source })
 }
 
-/// Writes a file beside another, on disk and readable by its owner only from its first moment on.
-fn beside<T: Serialize>(path: &Path, content: &T) -> io::Result<PathBuf> {
-    let beside = path.with_extension(format!("{}.new", EventId::generate()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.write_all(serde_json::to_string(content)?.as_bytes())?;
-    file.sync_all()?;
-    Ok(beside)
+fn json<T: Serialize>(content: &T) -> io::Result<String> {
+    Ok(serde_json::to_string(content)?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use agentapi_shared::EventId;
 
     use super::*;
 

@@ -1,6 +1,9 @@
 //! Tables `audit_logs`, `audit_seals` and `audit_personal`: what stands for itself, and how the trail is read. What goes with a change is written
 //! by the function that makes the change.
 
+use std::ops::RangeInclusive;
+
+use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::audit::{ChainHash, PLATFORM, Seal};
 use agentapi_shared::{EventId, OrgId};
 use serde::Deserialize;
@@ -8,14 +11,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::filter::{Filter, Query};
-use super::{Postgrest, host_of, rows};
+use super::{Postgrest, host_of};
 use crate::store::records::{
     AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, SealedRecord, TenantContext,
 };
 use crate::store::{Answer, AuditStore, OutboxSeen, Scope, SessionStore as _, StoreError};
-
-/// Records that a page looks at, whatever it shows of them: a filter that nothing passes must not read the whole trail.
-const LOOKED_AT_MAX: u64 = 2_000;
 
 /// A place of a chain, with its record.
 #[derive(Debug, Deserialize)]
@@ -124,46 +124,27 @@ impl AuditStore for Postgrest {
         Box::pin(async move {
             let caller = self.as_caller(&tenant)?;
             let head = caller.audit_head().await?;
-            // What a page looks at lies between two numbers, both of them part of it.
-            let (first, last) = match filter.position {
-                AuditPosition::Before(number) => {
-                    let last = number.saturating_sub(1).min(head);
-                    (last.saturating_sub(LOOKED_AT_MAX - 1).max(1), last)
-                }
-                AuditPosition::After(number) => {
-                    (number.saturating_add(1), head.min(number.saturating_add(LOOKED_AT_MAX)))
-                }
-            };
-            if first > last {
-                return Ok(AuditPage::default());
-            }
-            let found = caller.audit_records(&page(&filter, first, last)).await?;
+            let Some(window) = filter.position.window(head) else { return Ok(AuditPage::default()) };
+            let found = caller.audit_records(&page(&filter, &window)).await?;
             let records = found.into_iter().map(SealedRecord::try_from).collect::<Result<Vec<_>, _>>()?;
-            let is_full = records.len() >= filter.limit as usize;
-            let (looked_to, end) = match filter.position {
-                AuditPosition::Before(_) => (first, 1),
-                AuditPosition::After(_) => (last, head),
-            };
-            let reached = records.last().filter(|_| is_full).map_or(looked_to, |record| record.seal.number);
-            Ok(AuditPage { records, next: (reached != end).then_some(reached) })
+            Ok(AuditPage::of(records, &filter, &window, head))
         })
     }
 }
 
-fn page(filter: &AuditFilter, first: u64, last: u64) -> Query {
+fn page(filter: &AuditFilter, window: &RangeInclusive<u64>) -> Query {
     const COLUMNS: &str = "seq,hash,audit_logs!inner(id,entry,audit_personal(data))";
-    let time = |at: Option<time::OffsetDateTime>| at.map(|at| rows::time(at).as_str().unwrap_or_default().to_owned());
     let order = match filter.position {
         AuditPosition::Before(_) => "seq.desc",
         AuditPosition::After(_) => "seq.asc",
     };
     Query::of("audit_seals", COLUMNS)
-        .only(&Filter::all(vec![Filter::gte("seq", &first), Filter::lte("seq", &last)]))
+        .only(&Filter::all(vec![Filter::gte("seq", window.start()), Filter::lte("seq", window.end())]))
         .only_if(filter.actor.as_ref().map(|actor| Filter::eq("audit_logs.created_by", actor)))
         .only_if(filter.action.as_ref().map(|action| Filter::eq("audit_logs.action", action)))
         .only_if(filter.session.map(|session| Filter::eq("audit_logs.session_id", &session)))
         .only_if(filter.host.map(|host| Filter::eq("audit_logs.host_id", &host)))
-        .only_if(time(filter.from).map(|at| Filter::gte("audit_logs.created_at", &at)))
-        .only_if(time(filter.until).map(|at| Filter::lt("audit_logs.created_at", &at)))
+        .only_if(filter.from.map(|at| Filter::gte("audit_logs.created_at", &time_text(at))))
+        .only_if(filter.until.map(|at| Filter::lt("audit_logs.created_at", &time_text(at))))
         .page("", order, filter.limit)
 }

@@ -97,11 +97,6 @@ impl Function {
     pub(super) const fn once(path: &'static str) -> Self {
         Self { path, again: Again::Other, proven: true, records: true }
     }
-
-    /// The one that brings a proof.
-    pub(super) const fn unproven(path: &'static str) -> Self {
-        Self { path, again: Again::Same, proven: false, records: false }
-    }
 }
 
 struct Request {
@@ -276,10 +271,9 @@ impl Client {
 
     /// Makes a proof good. It is no call as others are: they wait for it.
     pub(super) async fn register(&self, arguments: Value) -> Result<(), Failure> {
-        const REGISTER: Function = Function::unproven("rpc/register_proof");
         let body = Some(serde_json::to_string(&arguments).map_err(Failure::Unwritable)?);
-        let Function { path, again, proven, records } = REGISTER;
-        let request = Request { method: Method::POST, path: path.to_owned(), body, again, proven, records };
+        let path = "rpc/register_proof".to_owned();
+        let request = Request { method: Method::POST, path, body, again: Again::Same, proven: false, records: false };
         self.once(Name::Service, &request, None).await.map(drop)
     }
 }

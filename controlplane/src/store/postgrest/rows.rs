@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use agentapi_shared::api::{Posture, SandboxRequest, Visibility, Workspace};
+use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::link::HostFacts;
 use agentapi_shared::{Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
 use serde::Deserialize;
@@ -185,10 +186,7 @@ impl From<ReplayRow> for Replay {
 
 /// A time as text: microseconds, since the database would round what is finer.
 pub(super) fn time(at: OffsetDateTime) -> Value {
-    const FORM: &[time::format_description::BorrowedFormatItem<'_>] =
-        time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    // A time that cannot be written is refused by the database as no time.
-    at.to_offset(time::UtcOffset::UTC).format(FORM).map_or(Value::Null, Value::String)
+    Value::String(time_text(at))
 }
 
 /// A session to be made.

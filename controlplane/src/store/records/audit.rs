@@ -1,5 +1,7 @@
 //! Records of the audit trail: as they are written, and as they are read.
 
+use std::ops::RangeInclusive;
+
 use agentapi_shared::audit::{Actor, ActorKind, Entry, Personal, Seal};
 use agentapi_shared::{EventId, HostId, OrgId, SessionId};
 use serde_json::{Value, json};
@@ -126,6 +128,24 @@ impl Default for AuditPosition {
     }
 }
 
+impl AuditPosition {
+    /// Records that a page looks at, whatever it shows of them: a filter that nothing passes must not read the whole trail.
+    const LOOKED_AT_MAX: u64 = 2_000;
+
+    /// The numbers that a page looks at, in a chain that ends at `head`; none if there are none.
+    #[must_use]
+    pub fn window(self, head: u64) -> Option<RangeInclusive<u64>> {
+        let window = match self {
+            Self::Before(number) => {
+                let last = number.saturating_sub(1).min(head);
+                last.saturating_sub(Self::LOOKED_AT_MAX - 1).max(1)..=last
+            }
+            Self::After(number) => number.saturating_add(1)..=head.min(number.saturating_add(Self::LOOKED_AT_MAX)),
+        };
+        (!window.is_empty()).then_some(window)
+    }
+}
+
 /// A page of the trail. It may be short, and even empty, with more to come: a page looks at so many records and no more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditPage {
@@ -133,6 +153,20 @@ pub struct AuditPage {
     pub records: Vec<SealedRecord>,
     /// The last number that was looked at; none: there is nothing more that way.
     pub next: Option<u64>,
+}
+
+impl AuditPage {
+    /// What was found in a [window](AuditPosition::window) of a chain that ends at `head`.
+    #[must_use]
+    pub fn of(records: Vec<SealedRecord>, filter: &AuditFilter, window: &RangeInclusive<u64>, head: u64) -> Self {
+        let is_full = records.len() >= filter.limit as usize;
+        let (looked_to, end) = match filter.position {
+            AuditPosition::Before(_) => (*window.start(), 1),
+            AuditPosition::After(_) => (*window.end(), head),
+        };
+        let reached = records.last().filter(|_| is_full).map_or(looked_to, |record| record.seal.number);
+        Self { records, next: (reached != end).then_some(reached) }
+    }
 }
 
 /// Where a chain ends.

@@ -2,6 +2,7 @@
 
 use agentapi_shared::ApiKeyId;
 use agentapi_shared::api::API_KEYS_PER_NAME_MAX;
+use agentapi_shared::audit::entry::time_text;
 use rusqlite::{Row, Transaction, params};
 
 use super::organizations::{record, require};
@@ -45,7 +46,7 @@ fn list(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<Vec<ApiKeyRecord
 
 fn create(tx: &Transaction<'_>, tenant: &TenantContext, new: &NewApiKey, audit: &AuditEntry) -> Result<(), StoreError> {
     require(tx, tenant, Capability::ApiKeyCreate)?;
-    let (org, user, at) = (tenant.org.to_string(), tenant.user.to_string(), rows::time_text(audit.at)?);
+    let (org, user, at) = (tenant.org.to_string(), tenant.user.to_string(), time_text(audit.at));
     let live: u32 = tx.query_row(
         "SELECT COUNT(*) FROM api_keys WHERE org_id = ?1 AND user_id = ?2 AND name = ?3 AND revoked_at IS NULL
          AND (expires_at IS NULL OR expires_at > ?4)",
@@ -67,7 +68,7 @@ fn create(tx: &Transaction<'_>, tenant: &TenantContext, new: &NewApiKey, audit: 
             new.prefix,
             new.hash,
             rows::json_text(&new.scopes)?,
-            new.expires_at.map(rows::time_text).transpose()?,
+            new.expires_at.map(time_text),
         ],
     )?;
     record(tx, tenant, tenant.org, audit)
@@ -78,7 +79,7 @@ fn revoke(tx: &Transaction<'_>, tenant: &TenantContext, id: ApiKeyId, audit: &Au
     let changed = tx.execute(
         "UPDATE api_keys SET revoked_at = ?4
          WHERE org_id = ?1 AND id = ?2 AND (?3 IS NULL OR user_id = ?3) AND revoked_at IS NULL",
-        params![tenant.org.to_string(), id.to_string(), of, rows::time_text(audit.at)?],
+        params![tenant.org.to_string(), id.to_string(), of, time_text(audit.at)],
     )?;
     if changed == 0 {
         return Err(StoreError::NotFound);

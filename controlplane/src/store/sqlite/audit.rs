@@ -22,9 +22,6 @@ use crate::store::{Answer, AuditStore, OutboxSeen, Scope, StoreError};
 /// Records sealed in one transaction: the thread is free again after a millisecond or two.
 const BATCH_MAX: u32 = 128;
 
-/// Records that a page looks at, whatever it shows of them: a filter that nothing passes must not hold up the thread.
-const LOOKED_AT_MAX: u64 = 2_000;
-
 impl AuditStore for Sqlite {
     fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()> {
         self.call(move |tx| {
@@ -173,25 +170,17 @@ fn head(tx: &Transaction<'_>, org: OrgId) -> Result<Seal, StoreError> {
 /// A page of the trail of the caller's organisation.
 fn page(tx: &Transaction<'_>, tenant: &TenantContext, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
     let head = head(tx, tenant.org)?.number;
-    // What a page looks at lies between two numbers, both of them part of it.
-    let (first, last, order) = match filter.position {
-        AuditPosition::Before(number) => {
-            let last = number.saturating_sub(1).min(head);
-            (last.saturating_sub(LOOKED_AT_MAX - 1).max(1), last, "DESC")
-        }
-        AuditPosition::After(number) => {
-            let first = number.saturating_add(1);
-            (first, head.min(number.saturating_add(LOOKED_AT_MAX)), "ASC")
-        }
+    let Some(window) = filter.position.window(head) else { return Ok(AuditPage::default()) };
+    let order = match filter.position {
+        AuditPosition::Before(_) => "DESC",
+        AuditPosition::After(_) => "ASC",
     };
-    if first > last {
-        return Ok(AuditPage::default());
-    }
     let mut sql = "SELECT s.seq AS seq, s.hash AS hash, a.id AS id, a.entry AS entry, p.data AS personal
                    FROM audit_seals AS s JOIN audit_logs AS a ON a.n = s.n LEFT JOIN audit_personal AS p ON p.n = s.n
                    WHERE s.org_id = ? AND s.seq BETWEEN ? AND ?"
         .to_owned();
-    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(tenant.org.to_string()), Box::new(first), Box::new(last)];
+    let mut values: Vec<Box<dyn ToSql>> =
+        vec![Box::new(tenant.org.to_string()), Box::new(*window.start()), Box::new(*window.end())];
     let conditions = [
         (" AND a.created_by = ?", filter.actor.clone()),
         (" AND a.action = ?", filter.action.clone()),
@@ -210,17 +199,7 @@ fn page(tx: &Transaction<'_>, tenant: &TenantContext, filter: &AuditFilter) -> R
     values.push(Box::new(filter.limit));
     let records: Vec<SealedRecord> =
         tx.prepare_cached(&sql)?.query_map(params_from_iter(values), read)?.collect::<rusqlite::Result<_>>()?;
-    let is_full = records.len() >= filter.limit as usize;
-    let looked_to = match filter.position {
-        AuditPosition::Before(_) => first,
-        AuditPosition::After(_) => last,
-    };
-    let reached = records.last().filter(|_| is_full).map_or(looked_to, |record| record.seal.number);
-    let is_end = match filter.position {
-        AuditPosition::Before(_) => reached <= 1,
-        AuditPosition::After(_) => reached >= head,
-    };
-    Ok(AuditPage { records, next: (!is_end).then_some(reached) })
+    Ok(AuditPage::of(records, filter, &window, head))
 }
 
 fn read_seal(row: &Row<'_>) -> rusqlite::Result<Seal> {

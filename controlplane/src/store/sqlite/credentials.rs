@@ -1,5 +1,6 @@
 //! What callers show: `api_keys`, `host_credentials`, `browser_sessions` and `login_codes`. Only hashes of secrets come here.
 
+use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{OrgId, UserId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use time::OffsetDateTime;
@@ -57,7 +58,7 @@ pub(super) fn register_token(
     holder: TokenHolder,
     at: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let at = rows::time_text(at)?;
+    let at = time_text(at);
     match holder {
         TokenHolder::User { org, user } => {
             tx.execute(
@@ -126,12 +127,12 @@ pub(super) fn create_login_code(
     expires_at: OffsetDateTime,
     audit: &AuditEntry,
 ) -> Result<(), StoreError> {
-    let now = rows::time_text(audit.at)?;
+    let now = time_text(audit.at);
     tx.execute("DELETE FROM login_codes WHERE expires_at <= ?1", [&now])?;
     tx.execute("DELETE FROM browser_sessions WHERE expires_at <= ?1", [&now])?;
     tx.execute(
         "INSERT INTO login_codes (hash, org_id, created_by, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![hash, tenant.org.to_string(), tenant.user.to_string(), now, rows::time_text(expires_at)?],
+        params![hash, tenant.org.to_string(), tenant.user.to_string(), now, time_text(expires_at)],
     )?;
     audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)
 }
@@ -144,7 +145,7 @@ pub(super) fn redeem_login_code(
     expires_at: OffsetDateTime,
     audit: &AuditEntry,
 ) -> Result<Option<UserHolder>, StoreError> {
-    let now = rows::time_text(audit.at)?;
+    let now = time_text(audit.at);
     let holder = tx
         .query_row(
             &format!(
@@ -160,7 +161,7 @@ pub(super) fn redeem_login_code(
     tx.execute("DELETE FROM login_codes WHERE hash = ?1", [code_hash])?;
     tx.execute(
         "INSERT INTO browser_sessions (hash, org_id, created_by, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![cookie_hash, holder.org.to_string(), holder.user.to_string(), now, rows::time_text(expires_at)?],
+        params![cookie_hash, holder.org.to_string(), holder.user.to_string(), now, time_text(expires_at)],
     )?;
     let scope = Scope::Tenant(TenantContext { org: holder.org, user: holder.user, role: holder.role, token: None });
     audit::insert(tx, &scope, holder.org, audit)?;
@@ -179,7 +180,7 @@ pub(super) fn browser_session(
              JOIN memberships AS m ON m.org_id = b.org_id AND m.user_id = b.created_by {JOINS}
              WHERE b.hash = ?1 AND b.expires_at > ?2"
         ))?
-        .query_row([hash, &rows::time_text(now)?], |row| {
+        .query_row([hash, &time_text(now)], |row| {
             Ok(BrowserSession { holder: read_user(row)?, expires_at: rows::time(row, "expires_at")? })
         })
         .optional()?;

@@ -1,5 +1,6 @@
 //! Table `egress_decisions`.
 
+use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::egress::{EgressDecision, EgressVerdict};
 use agentapi_shared::{HostId, SessionId};
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
@@ -49,7 +50,7 @@ pub(super) fn insert(tx: &Transaction<'_>, host: HostId, decision: &EgressDecisi
     .execute(params![
         decision.id.to_string(),
         host.to_string(),
-        rows::time_text(decision.at)?,
+        time_text(decision.at),
         decision.session.to_string(),
         decision.spawn,
         decision.host,

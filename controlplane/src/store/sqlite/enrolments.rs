@@ -1,6 +1,7 @@
 //! Tables `host_enrolments` and `host_credentials`: how a machine becomes a host, how its credential changes, and how it ends.
 
 use agentapi_shared::audit::Personal;
+use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{EventId, HostId, OrgId, UserId};
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::json;
@@ -49,7 +50,7 @@ fn create(
     audit: &AuditEntry,
 ) -> Result<(), StoreError> {
     require(tx, tenant, Capability::HostManage)?;
-    let at = rows::time_text(audit.at)?;
+    let at = time_text(audit.at);
     tx.execute("DELETE FROM host_enrolments WHERE expires_at <= ?1", [&at])?;
     tx.execute(
         "INSERT INTO host_enrolments (hash, org_id, created_by, created_at, name, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -59,7 +60,7 @@ fn create(
             tenant.user.to_string(),
             at,
             new.name,
-            rows::time_text(new.expires_at)?,
+            time_text(new.expires_at),
         ],
     )?;
     record(tx, tenant, tenant.org, audit)
@@ -72,7 +73,7 @@ fn redeem(
     credential_hash: &str,
     at: OffsetDateTime,
 ) -> Result<Option<OrgId>, StoreError> {
-    let at_text = rows::time_text(at)?;
+    let at_text = time_text(at);
     let found = tx
         .query_row(
             "DELETE FROM host_enrolments WHERE hash = ?1 RETURNING org_id, created_by, name, expires_at > ?2 AS good",
@@ -141,9 +142,9 @@ fn rotate(
     let org: Option<OrgId> = tx.query_row(sql, [host.to_string()], |row| rows::id_option(row, "org_id"))?;
     tx.execute(
         "UPDATE host_credentials SET revoked_at = MIN(COALESCE(revoked_at, ?2), ?2) WHERE host_id = ?1",
-        [host.to_string(), rows::time_text(others_end_at)?],
+        [host.to_string(), time_text(others_end_at)],
     )?;
-    insert_credential(tx, credential_hash, host, org, &host.to_string(), &rows::time_text(audit.at)?)?;
+    insert_credential(tx, credential_hash, host, org, &host.to_string(), &time_text(audit.at))?;
     audit::insert(tx, &Scope::Host(host), org.unwrap_or(DEFAULT_ORG), audit)
 }
 
@@ -151,7 +152,7 @@ fn revoke(tx: &Transaction<'_>, tenant: &TenantContext, host: HostId, audit: &Au
     require(tx, tenant, Capability::HostManage)?;
     let changed = tx.execute(
         "UPDATE hosts SET revoked_at = ?3 WHERE id = ?1 AND org_id = ?2 AND revoked_at IS NULL",
-        [host.to_string(), tenant.org.to_string(), rows::time_text(audit.at)?],
+        [host.to_string(), tenant.org.to_string(), time_text(audit.at)],
     )?;
     if changed == 0 {
         return Err(StoreError::NotFound);

@@ -2,6 +2,7 @@
 
 use agentapi_shared::SessionId;
 use agentapi_shared::api::{EXPIRY_SECONDS_MAX, OrganizationSettings, RETENTION_DAYS_MAX};
+use agentapi_shared::audit::entry::time_text;
 use rusqlite::{Row, Transaction, params};
 use time::{Duration, OffsetDateTime};
 
@@ -76,7 +77,7 @@ fn ended(
 ) -> Result<(), StoreError> {
     let Some(days) = settings.session_retention_days else { return Ok(()) };
     let kept = Duration::days(days.min(RETENTION_DAYS_MAX).into());
-    let before = rows::time_text(now - kept)?;
+    let before = time_text(now - kept);
     let sql = "SELECT s.id FROM user_sessions AS s INDEXED BY user_sessions_by_org
                WHERE s.org_id = ?1 AND s.created_at <= ?2 AND s.state IN ('exited', 'failed', 'lost') AND s.purging = 0
                  AND (SELECT COALESCE(p.ended_at, p.created_at) FROM spawns AS p WHERE p.session_id = s.id

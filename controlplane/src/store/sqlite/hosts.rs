@@ -1,6 +1,7 @@
 //! Table `hosts`.
 
 use agentapi_shared::HostId;
+use agentapi_shared::audit::entry::time_text;
 use rusqlite::{Row, Transaction, params};
 use time::OffsetDateTime;
 
@@ -57,7 +58,7 @@ pub(super) fn connected(tx: &Transaction<'_>, host: &HostRecord, audit: &AuditEn
             host.id.to_string(),
             host.version,
             host.facts.as_ref().map(rows::json_text).transpose()?,
-            host.last_seen_at.map(rows::time_text).transpose()?,
+            host.last_seen_at.map(time_text),
         ],
     )?;
     if changed == 0 {
@@ -68,7 +69,7 @@ pub(super) fn connected(tx: &Transaction<'_>, host: &HostRecord, audit: &AuditEn
 
 /// When a host was last heard of.
 pub(super) fn seen_at(tx: &Transaction<'_>, id: HostId, at: OffsetDateTime) -> Result<(), StoreError> {
-    tx.execute("UPDATE hosts SET last_seen_at = ?2 WHERE id = ?1", params![id.to_string(), rows::time_text(at)?])?;
+    tx.execute("UPDATE hosts SET last_seen_at = ?2 WHERE id = ?1", params![id.to_string(), time_text(at)])?;
     Ok(())
 }
 

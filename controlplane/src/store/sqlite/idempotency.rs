@@ -1,9 +1,10 @@
 //! Table `idempotency_keys`. A key belongs to one caller and one route and is kept for a day.
 
+use agentapi_shared::audit::entry::time_text;
 use rusqlite::{OptionalExtension, Transaction, params};
 use time::{Duration, OffsetDateTime};
 
-use super::{Sqlite, rows};
+use super::Sqlite;
 use crate::store::records::{IdempotencyKey, Replay, TenantContext};
 use crate::store::{Answer, IdempotencyStore, StoreError};
 
@@ -37,7 +38,7 @@ pub(super) fn begin(
     key: &IdempotencyKey,
     at: OffsetDateTime,
 ) -> Result<Replay, StoreError> {
-    tx.prepare_cached("DELETE FROM idempotency_keys WHERE created_at < ?1")?.execute([rows::time_text(at - KEPT)?])?;
+    tx.prepare_cached("DELETE FROM idempotency_keys WHERE created_at < ?1")?.execute([time_text(at - KEPT)])?;
     let (org, user) = (tenant.org.to_string(), tenant.user.to_string());
     let found = tx
         .prepare_cached(
@@ -55,7 +56,7 @@ pub(super) fn begin(
             tx.prepare_cached(
                 "INSERT INTO idempotency_keys (org_id, created_by, created_at, route, key, request_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
-            .execute(params![org, user, rows::time_text(at)?, key.route, key.key, key.request_hash])?;
+            .execute(params![org, user, time_text(at), key.route, key.key, key.request_hash])?;
             Ok(Replay::Fresh)
         }
     }

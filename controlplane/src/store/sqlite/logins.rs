@@ -1,9 +1,10 @@
 //! Logins with an issuer behind them: `browser_sessions`, and `login_refreshes`, where everything was encrypted before it came here.
 
+use agentapi_shared::audit::entry::time_text;
 use rusqlite::{OptionalExtension, Transaction, params};
 use time::OffsetDateTime;
 
-use super::{Sqlite, audit, credentials, rows};
+use super::{Sqlite, audit, credentials};
 use crate::store::records::{NewLogin, RefreshTaken, Sealed, TenantContext, UserHolder};
 use crate::store::{Answer, LoginStore, Scope, StoreError};
 
@@ -24,10 +25,10 @@ impl LoginStore for Sqlite {
 /// Makes a login, in the organisation that is named or the first that the user came to.
 fn begin(tx: &Transaction<'_>, login: &NewLogin) -> Result<Option<UserHolder>, StoreError> {
     let Some(holder) = credentials::member(tx, login.user, login.org)? else { return Ok(None) };
-    let (org, user, at) = (holder.org.to_string(), holder.user.to_string(), rows::time_text(login.audit.at)?);
+    let (org, user, at) = (holder.org.to_string(), holder.user.to_string(), time_text(login.audit.at));
     tx.execute(
         "INSERT INTO browser_sessions (hash, org_id, created_by, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![login.cookie, org, user, at, rows::time_text(login.expires_at)?],
+        params![login.cookie, org, user, at, time_text(login.expires_at)],
     )?;
     if let Some(refresh) = &login.refresh {
         tx.execute(
@@ -51,7 +52,7 @@ fn take(
         .query_row(
             "SELECT r.key_id, r.ciphertext, r.taken_until > ?2 FROM login_refreshes AS r JOIN browser_sessions AS b ON b.hash = r.hash
              WHERE r.hash = ?1 AND b.expires_at > ?2",
-            params![login, rows::time_text(now)?],
+            params![login, time_text(now)],
             |row| Ok((Sealed { key_id: row.get(0)?, ciphertext: row.get(1)? }, row.get::<_, Option<bool>>(2)?)),
         )
         .optional()?;
@@ -59,7 +60,7 @@ fn take(
         None => Ok(RefreshTaken::Gone),
         Some((_, Some(true))) => Ok(RefreshTaken::Busy),
         Some((sealed, _)) => {
-            let taken = params![login, rows::time_text(until)?];
+            let taken = params![login, time_text(until)];
             tx.execute("UPDATE login_refreshes SET taken_until = ?2 WHERE hash = ?1", taken)?;
             Ok(RefreshTaken::Taken(sealed))
         }
@@ -73,7 +74,7 @@ fn put(tx: &Transaction<'_>, login: &str, until: OffsetDateTime, refresh: Option
          WHERE hash = ?1 AND taken_until = ?2",
         params![
             login,
-            rows::time_text(until)?,
+            time_text(until),
             refresh.map(|sealed| &sealed.key_id),
             refresh.map(|sealed| &sealed.ciphertext)
         ],

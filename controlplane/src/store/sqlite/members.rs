@@ -1,5 +1,6 @@
 //! Tables `memberships` and `invitations`.
 
+use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{InvitationId, OrgId, UserId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
@@ -96,7 +97,7 @@ fn remove(tx: &Transaction<'_>, tenant: &TenantContext, user: UserId, audit: &Au
     if member(tx, tenant.org, user)? == Role::Owner && !own.has(Capability::OwnerGrant) {
         return Err(StoreError::Forbidden);
     }
-    let (org, user, at) = (tenant.org.to_string(), user.to_string(), rows::time_text(audit.at)?);
+    let (org, user, at) = (tenant.org.to_string(), user.to_string(), time_text(audit.at));
     tx.execute("DELETE FROM memberships WHERE org_id = ?1 AND user_id = ?2", [&org, &user])?;
     // Whoever comes back one day comes without what they had.
     tx.execute(
@@ -136,11 +137,11 @@ fn invite(
             new.id.to_string(),
             tenant.org.to_string(),
             tenant.user.to_string(),
-            rows::time_text(audit.at)?,
+            time_text(audit.at),
             new.email.to_lowercase(),
             new.role.as_str(),
             new.token_hash,
-            rows::time_text(new.expires_at)?,
+            time_text(new.expires_at),
         ],
     )?;
     record(tx, tenant, tenant.org, audit)
@@ -156,7 +157,7 @@ fn revoke(
     let changed = tx.execute(
         "UPDATE invitations SET revoked_at = ?3
          WHERE org_id = ?1 AND id = ?2 AND accepted_at IS NULL AND revoked_at IS NULL",
-        [tenant.org.to_string(), id.to_string(), rows::time_text(audit.at)?],
+        [tenant.org.to_string(), id.to_string(), time_text(audit.at)],
     )?;
     if changed == 0 {
         return Err(StoreError::NotFound);
@@ -171,7 +172,7 @@ fn accept(
     token_hash: &str,
     audit: &AuditEntry,
 ) -> Result<(), StoreError> {
-    let (at, user) = (rows::time_text(audit.at)?, tenant.user.to_string());
+    let (at, user) = (time_text(audit.at), tenant.user.to_string());
     // Unknown, over, used and meant for somebody else look the same.
     let role: Role = tx
         .query_row(

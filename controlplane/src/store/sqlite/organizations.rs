@@ -1,6 +1,7 @@
 //! Tables `organizations` and `users`; what an organisation allows and how much of it.
 
 use agentapi_shared::api::{OrganizationSettings, Quotas};
+use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{OrgId, UserId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use time::OffsetDateTime;
@@ -102,7 +103,7 @@ fn create(
     if tx.query_row(known, [tenant.user.to_string()], |_| Ok(())).optional()?.is_none() {
         return Err(StoreError::Unauthenticated);
     }
-    let (id, user, at) = (org.to_string(), tenant.user.to_string(), rows::time_text(audit.at)?);
+    let (id, user, at) = (org.to_string(), tenant.user.to_string(), time_text(audit.at));
     tx.execute(
         "INSERT INTO organizations (id, org_id, created_by, created_at, name) VALUES (?1, ?1, ?2, ?3, ?4)",
         params![id, user, at, name],
@@ -208,7 +209,7 @@ pub(super) fn count_session(tx: &Transaction<'_>, org: OrgId, at: OffsetDateTime
 }
 
 fn day_of(at: OffsetDateTime) -> Result<String, StoreError> {
-    Ok(rows::time_text(at)?.chars().take("2026-01-01".len()).collect())
+    Ok(time_text(at).chars().take("2026-01-01".len()).collect())
 }
 
 /// Refuses an agent that the organisation does not allow.

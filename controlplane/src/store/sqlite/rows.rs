@@ -11,16 +11,6 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::store::StoreError;
 
-/// A time as a column.
-pub(super) fn time_text(at: OffsetDateTime) -> Result<String, StoreError> {
-    // Seconds and microseconds always written, so that text order is time order.
-    at.to_offset(time::UtcOffset::UTC)
-        .format(time::macros::format_description!(
-            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"
-        ))
-        .map_err(|error| StoreError::Unavailable(Box::new(error)))
-}
-
 /// A value as a JSON column.
 pub(super) fn json_text<T: Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Unavailable(Box::new(error)))

@@ -1,6 +1,7 @@
 //! Tables `user_sessions` and `spawns`.
 
 use agentapi_shared::api::Visibility;
+use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{HostId, SessionId, SpawnState, WindowSize};
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
 use time::OffsetDateTime;
@@ -77,7 +78,7 @@ pub(super) fn create(
     organizations::require_agent(tx, tenant.org, &new.agent)?;
     organizations::claim_session(tx, tenant.org, new.at)?;
     organizations::count_session(tx, tenant.org, new.at)?;
-    let (id, at) = (new.id.to_string(), rows::time_text(new.at)?);
+    let (id, at) = (new.id.to_string(), time_text(new.at));
     let (org, user) = (tenant.org.to_string(), tenant.user.to_string());
     tx.execute(
         "INSERT INTO user_sessions (id, org_id, created_by, created_at, name, labels, agent, command, args, cols, rows, workspace,
@@ -328,8 +329,8 @@ fn write_spawn(tx: &Transaction<'_>, id: SessionId, spawn: &SpawnRecord) -> Resu
         spawn.report.0,
         spawn.report.1,
         spawn.boot_id,
-        spawn.started.map(rows::time_text).transpose()?,
-        spawn.ended.map(rows::time_text).transpose()?,
+        spawn.started.map(time_text),
+        spawn.ended.map(time_text),
         spawn.exit.as_ref().map(rows::json_text).transpose()?,
         spawn.posture.as_ref().map(rows::json_text).transpose()?,
     ])?;
