@@ -2,6 +2,7 @@
 
 mod audit;
 mod organization;
+mod sandbox_policy;
 mod session;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::failure::EXIT_CODES_HELP;
 
 pub(crate) use audit::*;
 pub(crate) use organization::*;
+pub(crate) use sandbox_policy::*;
 pub(crate) use session::*;
 
 /// Runs coding agents in terminals of their own, on this machine and on others.

@@ -9,7 +9,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::args::{GlobalArgs, InviteCommand, KeyCommand, Limit, MemberCommand, OrgCommand, OrgUpdateArgs};
+use crate::args::{GlobalArgs, InviteCommand, KeyCommand, Limit, MemberCommand, OrgCommand, OrgUpdateArgs, described};
 use crate::client::Client;
 use crate::config::{self, Environment};
 use crate::failure::{ExitKind, Failure};
@@ -92,6 +92,7 @@ fn settings(args: &OrgUpdateArgs, before: &OrganizationSettings) -> anyhow::Resu
         [any] if any == "any" => wanted.agents = None,
         agents => wanted.agents = Some(agents.to_vec()),
     }
+    wanted.sandbox = args.sandbox.applied(before.sandbox.as_ref());
     Ok((wanted != *before).then_some(wanted))
 }
 
@@ -115,6 +116,7 @@ fn show(org: &Organization, json: bool) -> anyhow::Result<()> {
         ("stopped after", time(settings.session_age_seconds_max)),
         ("kept after the end", days),
         ("agents", clean(&agents)),
+        ("sandboxes", clean(&described(settings.sandbox.as_ref()))),
         ("sessions at once", count(org.quotas.sessions_max)),
         ("sessions a day", count(org.quotas.sessions_per_day_max)),
     ] {
@@ -311,6 +313,7 @@ mod tests {
             age: None,
             retention_days: None,
             agents: Vec::new(),
+            sandbox: crate::args::PolicyArgs::default(),
         }
     }
 

@@ -99,6 +99,7 @@ impl From<StoreError> for DomainError {
 fn refused(word: &str) -> DomainError {
     let (code, detail) = match word {
         "agent_not_allowed" => return validate::fault("agent", "your organisation does not allow this agent"),
+        "sandbox_not_allowed" => return validate::fault("sandbox", "your organisation does not allow such a sandbox"),
         "last_owner" => ("last_owner", "an organisation keeps an owner: make somebody else one first"),
         "already_member" => ("already_member", "you are in this organisation already"),
         "api_key_rotation" => {

@@ -118,8 +118,8 @@ impl Fleet {
             }
             Entry::Vacant(free) => free.insert(false),
         };
-        let tasks = plane.tasks.clone();
-        tasks.spawn("settle", OnEnd::Continue, async move { settle::run(&plane, id).await });
+        let (tasks, record) = (plane.tasks.clone(), record.clone());
+        tasks.spawn("settle", OnEnd::Continue, async move { settle::run(&plane, record).await });
     }
 
     /// Whether the settling task has to look again; if not, it is over.

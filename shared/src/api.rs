@@ -6,6 +6,7 @@ mod audit;
 mod organization;
 mod problem;
 mod sandbox;
+mod sandbox_policy;
 mod session;
 mod system;
 
@@ -13,5 +14,6 @@ pub use audit::*;
 pub use organization::*;
 pub use problem::{FieldError, Problem};
 pub use sandbox::*;
+pub use sandbox_policy::*;
 pub use session::*;
 pub use system::*;

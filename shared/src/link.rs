@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::api::{Posture, SandboxRequest, ScreenFormat, ScreenResponse, Workspace};
+use crate::api::{Posture, SandboxPolicy, SandboxRequest, ScreenFormat, ScreenResponse, Workspace};
 use crate::egress::EgressDecision;
 use crate::exit::Exit;
 use crate::id::{EventId, HostId, SessionId};
@@ -24,7 +24,7 @@ pub const SUBPROTOCOL: &str = "agentapi.link.v1";
 /// Path of the link on the control plane.
 pub const PATH: &str = "/api/v1/link";
 /// Version in the hello.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// A text frame of the link is never larger: an inventory of 10,000 spawns or a screen with its scrollback fit.
 pub const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -371,6 +371,9 @@ pub struct StartSpawn {
     /// How it is to be isolated.
     #[serde(default)]
     pub sandbox: SandboxRequest,
+    /// What the session's organisation allows; it narrows the profile too.
+    #[serde(default, skip_serializing_if = "SandboxPolicy::is_empty")]
+    pub policy: SandboxPolicy,
 }
 
 impl std::fmt::Debug for StartSpawn {

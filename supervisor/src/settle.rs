@@ -1,15 +1,17 @@
-//! From what a session asks for to the [`Sandbox`] it gets: the profile, tightened by the request, on the ground that this host is. A request
+//! From what a session asks for to the [`Sandbox`] it gets: the profile, tightened by its organisation and by the request, on the ground that
+//! this host is. A request
 //! never opens anything, and whatever is refused is named by its field before anything starts.
 
 mod mounts;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use agentapi_shared::agent::AgentManifest;
-use agentapi_shared::api::{DEFAULT_PROFILE, Limits, NetworkMode, Posture, SandboxRequest};
+use agentapi_shared::api::{DEFAULT_PROFILE, Limits, NetworkMode, PolicyFault, Posture, SandboxPolicy, SandboxRequest};
 use agentapi_shared::egress::{EgressMode, EgressPolicy, ListenerRole, MESSAGE_BYTES_MAX, RULES_MAX};
 
 use crate::files::Storage;
@@ -37,7 +39,10 @@ pub(crate) enum SettleError {
         "sandbox.limits.{name}: {asked} is more than profile `{profile}` allows ({most}): ask for that or less, or for another profile"
     )]
     Limit { name: &'static str, asked: u64, profile: String, most: u64 },
-    /// A limit was asked for that would not be kept.
+    /// Its organisation does not allow it.
+    #[error("{field}: {reason}")]
+    Policy { field: String, reason: String },
+    /// A limit was asked for, or set by the organisation, that would not be kept.
     #[error("sandbox.limits.{name}: this host cannot keep such a limit: see `agentapi-supervisor doctor` on it")]
     Unkept { name: &'static str },
     /// Its files are on a disk that cannot be used here.
@@ -60,7 +65,7 @@ pub(crate) enum SettleError {
     #[error(
         "egress: {rules} rules, or their length, are more than the gateway takes ({RULES_MAX} rules in {MESSAGE_BYTES_MAX} bytes): shorten the lists of the profile, the agent or the host"
     )]
-    Policy { rules: usize },
+    Egress { rules: usize },
     /// Something was asked of a sandbox that does not exist.
     #[error(
         "{field}: this host isolates nothing (--unsafe-no-jail), so there is nothing to set: leave the field out, or use another host"
@@ -71,6 +76,8 @@ pub(crate) enum SettleError {
 /// What is known of a session beside what it asks of its sandbox.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject<'a> {
+    /// What its organisation allows.
+    pub(crate) policy: &'a SandboxPolicy,
     /// Its agent; none for a command of the user's.
     pub(crate) manifest: Option<&'a AgentManifest>,
     /// Directories that every session of this host sees.
@@ -100,12 +107,15 @@ pub(crate) fn settle(
     subject: Subject<'_>,
 ) -> Result<Settled, SettleError> {
     let name = request.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
-    let profile = profile(settings, name)?;
+    if let Some(PolicyFault { field, reason }) = subject.policy.fault(request) {
+        return Err(SettleError::Policy { field, reason });
+    }
+    let profile = &*narrowed(profile(settings, name)?, subject.policy);
     if matches!(subject.storage, Storage::Disk { .. }) && !ground.keeps("disk_bytes") {
         return Err(SettleError::Disk);
     }
     if ground.isolation == Isolation::None {
-        return unjailed(settings, name, profile, request);
+        return unjailed(settings, name, profile, request, subject.policy);
     }
     let network = network(name, profile, request)?;
     let mut wanted = limits(name, profile, &request.limits)?;
@@ -116,7 +126,8 @@ pub(crate) fn settle(
         Storage::Disk { bytes } => wanted.disk_bytes = Some(bytes),
     }
     let limits = ground.kept(&wanted);
-    for ((limit, _, asked), (_, _, kept)) in request.limits.named().into_iter().zip(limits.named()) {
+    let demanded = request.limits.or(subject.policy.limits);
+    for ((limit, _, asked), (_, _, kept)) in demanded.named().into_iter().zip(limits.named()) {
         if asked.is_some() && kept.is_none() {
             return Err(SettleError::Unkept { name: limit });
         }
@@ -170,14 +181,25 @@ fn profile<'a>(settings: &'a Settings, name: &str) -> Result<&'a Profile, Settle
     })
 }
 
+/// A profile with no more than an organisation allows.
+fn narrowed<'a>(profile: &'a Profile, policy: &SandboxPolicy) -> Cow<'a, Profile> {
+    if policy.is_empty() {
+        return Cow::Borrowed(profile);
+    }
+    let network = policy.network.map_or(profile.network, |most| most.min(profile.network));
+    Cow::Owned(Profile { network, limits: profile.limits.least(policy.limits), ..profile.clone() })
+}
+
 /// Without a jail there is nothing to settle, and nothing that could be asked of it.
 fn unjailed(
     settings: &Settings,
     name: &str,
     profile: &Profile,
     request: &SandboxRequest,
+    policy: &SandboxPolicy,
 ) -> Result<Settled, SettleError> {
     let asked = [
+        (!policy.is_empty(), "settings.sandbox of the organisation"),
         (request.profile.is_some(), "sandbox.profile"),
         (request.network.is_some_and(|network| network != NetworkMode::Host), "sandbox.network"),
         (!request.mounts.is_empty(), "sandbox.mounts"),
@@ -262,5 +284,5 @@ fn fits_gateway(policy: &EgressPolicy, roles: &[ListenerRole]) -> Result<(), Set
     let rules = policy.allow.len() + policy.deny.len();
     let length = serde_json::to_vec(&(policy, roles)).map_or(usize::MAX, |message| message.len());
     let fits = rules <= RULES_MAX && length <= MESSAGE_BYTES_MAX - ENVELOPE_BYTES;
-    if roles.is_empty() || fits { Ok(()) } else { Err(SettleError::Policy { rules }) }
+    if roles.is_empty() || fits { Ok(()) } else { Err(SettleError::Egress { rules }) }
 }

@@ -227,6 +227,7 @@ async fn read(mut incoming: SplitStream<WebSocketStream<TcpStream>>, sender: mps
 #[must_use]
 pub fn custom(command: &[&str]) -> StartSpawn {
     StartSpawn {
+        policy: agentapi_shared::api::SandboxPolicy::default(),
         spawn: 1,
         generation: 1,
         agent: agentapi_shared::api::CUSTOM_AGENT.to_owned(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
-use agentapi_shared::api::{Limits, MountRequest, NetworkMode, SandboxRequest};
+use agentapi_shared::api::{Limits, MountRequest, NetworkMode, SandboxPolicy, SandboxRequest};
 use agentapi_shared::link::{Command, CommandError, SpawnReport, StartSpawn};
 use agentapi_shared::{ExitReason, SessionId, SpawnState};
 use agentapi_tests::plane::{Link, custom};
@@ -61,6 +61,35 @@ async fn what_opens_anything_is_refused_by_its_field_before_anything_is_made() -
         let error = refused(&host, &mut link, sandbox).await?;
         assert!(error.detail.starts_with(field), "{}", error.detail);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_organisation_narrows_a_session_that_asks_for_nothing() -> Result<()> {
+    let host = Host::new().await?;
+    let (_daemon, mut link) = host.linked().await?;
+    let run = async |link: &mut Link, policy: SandboxPolicy| {
+        let session = SessionId::generate();
+        let start = StartSpawn { policy, ..custom(&["true"]) };
+        link.command(session, Command::Start(start)).await??;
+        let report = link.report(session, SpawnState::Exited).await?;
+        anyhow::Ok(report.posture.expect("a posture"))
+    };
+    let free = run(&mut link, SandboxPolicy::default()).await?;
+    assert_eq!(free.network, NetworkMode::Filtered);
+    let policy = SandboxPolicy {
+        network: Some(NetworkMode::Off),
+        limits: Limits { pids: Some(64), ..Limits::default() },
+        ..SandboxPolicy::default()
+    };
+    let narrowed = run(&mut link, policy).await?;
+    assert_eq!((narrowed.network, narrowed.limits.pids), (NetworkMode::Off, Some(64)));
+    let policy = SandboxPolicy { profiles: Some(vec!["strict".to_owned()]), ..SandboxPolicy::default() };
+    let start = StartSpawn { policy, ..custom(&["true"]) };
+    let session = SessionId::generate();
+    let Err(refused) = link.command(session, Command::Start(start)).await? else { bail!("it was accepted") };
+    assert!(refused.detail.starts_with("sandbox.profile: your organisation"), "{}", refused.detail);
+    assert!(!host.session_dir(session).exists());
     Ok(())
 }
 

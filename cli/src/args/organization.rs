@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::sandbox_policy::PolicyArgs;
 use agentapi_shared::api::KeyScope;
 use agentapi_shared::{ApiKeyId, HostId, InvitationId, OrgId};
 use clap::{Args, Subcommand, ValueEnum};
@@ -30,6 +31,7 @@ Examples:
   agentapi org update --idle 24h --retention-days 30
   agentapi org update --agent claude --agent codex       only these
   agentapi org update --idle none --agent any            no limits
+  agentapi org update --sandbox-network filtered --sandbox-memory 4G --sandbox-mounts read-only
 
 --idle stops sessions that nobody watched, typed into or changed for so long; --age stops
 agents that were started so long ago, whatever they do.";
@@ -61,6 +63,8 @@ pub(crate) struct OrgUpdateArgs {
     /// An agent that may be started, of those alone that are named; repeatable; any: all may
     #[arg(long = "agent", value_name = "NAME")]
     pub(crate) agents: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sandbox: PolicyArgs,
 }
 
 /// A number, or the word that there is none.

@@ -301,7 +301,7 @@ pub(crate) struct PurgeArgs {
     pub(crate) force: bool,
 }
 
-fn network(text: &str) -> Result<NetworkMode, String> {
+pub(super) fn network(text: &str) -> Result<NetworkMode, String> {
     let found = NetworkMode::ALL.into_iter().find(|mode| mode.as_str() == text);
     found.ok_or_else(|| "expected off, filtered or host".to_owned())
 }
@@ -322,7 +322,7 @@ fn mount(text: &str) -> Result<MountRequest, String> {
 }
 
 /// `4G`, `512M`, `64K`, or bytes; powers of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || "expected a size such as 512M or 4G".to_owned();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -339,7 +339,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// `2`, `1.5`, `0.25`: percent of one processor, exactly.
-fn cpu_percent(text: &str) -> Result<u32, String> {
+pub(super) fn cpu_percent(text: &str) -> Result<u32, String> {
     let wrong = || "expected a number of processors such as 0.5 or 2".to_owned();
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     if part.len() > 2 || !part.bytes().all(|byte| byte.is_ascii_digit()) {

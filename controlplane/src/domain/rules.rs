@@ -1,6 +1,6 @@
 //! The rules of a session's life, as pure functions from a record to the change that follows. Nothing here waits or writes.
 
-use agentapi_shared::api::{CUSTOM_AGENT, Session, Spawn};
+use agentapi_shared::api::{CUSTOM_AGENT, SandboxPolicy, Session, Spawn};
 use agentapi_shared::link::{Command, SpawnReport, StartSpawn};
 use agentapi_shared::state::SpawnEvent;
 use agentapi_shared::{Exit, ExitReason, HostId, SpawnState};
@@ -117,6 +117,7 @@ fn fresh(number: u32) -> SpawnRecord {
         ended: None,
         exit: None,
         posture: None,
+        sandbox_policy: SandboxPolicy::default(),
     }
 }
 
@@ -274,6 +275,7 @@ pub fn start_command(record: &SessionRecord, env: Option<std::collections::BTree
         size: record.size,
         workspace: record.workspace.clone(),
         sandbox: record.sandbox.clone(),
+        policy: record.newest().map(|spawn| spawn.sandbox_policy.clone()).unwrap_or_default(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! What callers do with sessions. Each change is computed by `rules` from a record and written only if the record is still the same.
 
 use agentapi_shared::api::{
-    CreateSession, InputWritten, RestartSession, ScreenFormat, ScreenResponse, Session, UpdateSession,
+    CreateSession, InputWritten, RestartSession, SandboxRequest, ScreenFormat, ScreenResponse, Session, UpdateSession,
 };
 use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::link::{Command, CommandResult};
@@ -66,6 +66,7 @@ pub async fn create(
     // Kept before the row is written: whoever sees the row finds the environment.
     plane.fleet.keep_environment(id, request.env)?;
     let entry = audit::of_session(principal, "session.create", id, json!({ "agent": new.agent }));
+    let sandbox = new.sandbox.clone();
     let created = plane.store.create_session(principal.tenant(), new, key, entry).await;
     match created {
         Ok(Created::New(record)) => {
@@ -79,9 +80,21 @@ pub async fn create(
         }
         Err(error) => {
             plane.fleet.drop_environment(id);
-            Err(error.into())
+            Err(explained(plane, principal, &sandbox, error.into()).await)
         }
     }
+}
+
+/// What of a sandbox an organisation does not allow, by its field: the store only says that it does not.
+async fn explained(plane: &Plane, principal: &Principal, sandbox: &SandboxRequest, error: DomainError) -> DomainError {
+    let DomainError::Invalid(faults) = &error else { return error };
+    if faults.iter().all(|fault| fault.field != "sandbox") {
+        return error;
+    }
+    let found = plane.store.organizations(principal.tenant()).await.unwrap_or_default();
+    let own = found.into_iter().find(|(record, _)| record.id == principal.holder.org);
+    let fault = own.and_then(|(record, _)| record.settings.sandbox).and_then(|policy| policy.fault(sandbox));
+    fault.map_or(error, |fault| validate::fault(&fault.field, fault.reason))
 }
 
 /// Whether some host offers a directory. Only the host can see where links lead; it refuses what leaves its roots.
@@ -239,7 +252,15 @@ pub async fn restart(
         }
         Ok(Some(SessionChange { restarting: Some(true), ..stopped }))
     })
-    .await?;
+    .await;
+    let record = match record {
+        Ok(record) => record,
+        Err(error @ DomainError::Invalid(_)) => {
+            let asked = get(plane, principal, id).await?.sandbox;
+            return Err(explained(plane, principal, &asked, error).await);
+        }
+        Err(error) => return Err(error),
+    };
     plane.fleet.settle_soon(&record);
     Ok(record)
 }

@@ -180,12 +180,8 @@ fn workspace(faults: &mut Faults, workspace: Option<&Workspace>) {
 /// Forms only: what a host allows, only the host can say.
 fn sandbox(faults: &mut Faults, sandbox: Option<&SandboxRequest>) {
     let Some(sandbox) = sandbox else { return };
-    if let Some(profile) = &sandbox.profile {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        let sound = !profile.is_empty() && profile.len() <= PROFILE_CHARS_MAX && profile.chars().all(plain);
-        faults.check(!sound, "sandbox.profile", || {
-            format!("not 1 to {PROFILE_CHARS_MAX} letters, digits, hyphens and underscores")
-        });
+    if let Some(name) = &sandbox.profile {
+        profile(faults, "sandbox.profile", name);
     }
     faults.check(sandbox.mounts.len() > MOUNTS_MAX, "sandbox.mounts", || format!("more than {MOUNTS_MAX}"));
     for (index, mount) in sandbox.mounts.iter().take(MOUNTS_MAX).enumerate() {
@@ -194,12 +190,18 @@ fn sandbox(faults: &mut Faults, sandbox: Option<&SandboxRequest>) {
             path(faults, &format!("sandbox.mounts[{index}].target"), target);
         }
     }
-    limits(faults, &sandbox.limits);
+    limits(faults, "sandbox.limits", &sandbox.limits);
 }
 
-fn limits(faults: &mut Faults, limits: &Limits) {
+fn profile(faults: &mut Faults, field: &str, name: &str) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let sound = !name.is_empty() && name.len() <= PROFILE_CHARS_MAX && name.chars().all(plain);
+    faults.check(!sound, field, || format!("not 1 to {PROFILE_CHARS_MAX} letters, digits, hyphens and underscores"));
+}
+
+fn limits(faults: &mut Faults, fields: &str, limits: &Limits) {
     for (name, least, value) in limits.named() {
-        let field = format!("sandbox.limits.{name}");
+        let field = format!("{fields}.{name}");
         faults.check(value.is_some_and(|value| value < least), &field, || format!("less than {least}"));
     }
 }

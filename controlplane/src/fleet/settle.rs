@@ -28,12 +28,17 @@ struct Done {
     stop_of_generation: Option<u64>,
 }
 
-/// Settles until nothing is left to do here.
-pub(super) async fn run(plane: &Arc<Plane>, id: SessionId) {
+/// Settles until nothing is left to do here. The record is as it was just written or read: the first step need not read it again.
+pub(super) async fn run(plane: &Arc<Plane>, record: SessionRecord) {
+    let (id, mut known) = (record.id, Some(record));
     let mut done = Done::default();
     let shutdown = plane.tasks.cancelled();
     loop {
-        match step(plane, id, &mut done).await {
+        let stepped = match known.take() {
+            Some(record) => step(plane, record, &mut done).await,
+            None => look(plane, id, &mut done).await,
+        };
+        match stepped {
             Ok(true) => {}
             Ok(false) => {
                 if !plane.fleet.settle_again(id) {
@@ -51,12 +56,15 @@ pub(super) async fn run(plane: &Arc<Plane>, id: SessionId) {
     }
 }
 
+async fn look(plane: &Arc<Plane>, id: SessionId, done: &mut Done) -> Result<bool, DomainError> {
+    match plane.store.session(Scope::System, id).await {
+        Err(StoreError::NotFound) => Ok(false),
+        other => step(plane, other?, done).await,
+    }
+}
+
 /// One step. Tells whether there may be another.
-async fn step(plane: &Arc<Plane>, id: SessionId, done: &mut Done) -> Result<bool, DomainError> {
-    let record = match plane.store.session(Scope::System, id).await {
-        Err(StoreError::NotFound) => return Ok(false),
-        other => other?,
-    };
+async fn step(plane: &Arc<Plane>, record: SessionRecord, done: &mut Done) -> Result<bool, DomainError> {
     let Some(spawn) = record.newest() else { return Ok(false) };
     let Some(host) = record.host else { return place(plane, &record).await };
     let Some(link) = plane.fleet.link(host) else { return Ok(false) };

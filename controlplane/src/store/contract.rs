@@ -3,6 +3,7 @@
 pub(super) mod audit;
 mod logins;
 mod organizations;
+mod sandboxes;
 
 use std::sync::Arc;
 

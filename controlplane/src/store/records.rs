@@ -6,7 +6,7 @@ mod organizations;
 
 use std::collections::BTreeMap;
 
-use agentapi_shared::api::{Posture, SandboxRequest, Visibility, Workspace};
+use agentapi_shared::api::{Posture, SandboxPolicy, SandboxRequest, Visibility, Workspace};
 use agentapi_shared::egress::EgressVerdict;
 use agentapi_shared::link::HostFacts;
 use agentapi_shared::{EventId, Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
@@ -219,6 +219,8 @@ pub struct SpawnRecord {
     pub exit: Option<Exit>,
     /// How it is isolated, once its host said so.
     pub posture: Option<Posture>,
+    /// What its organisation allowed when it began. The store writes it.
+    pub sandbox_policy: SandboxPolicy,
 }
 
 /// A change of one session, computed by `domain` from the record as it was at a revision.

@@ -236,6 +236,39 @@ async fn settings_and_quotas_hold_for_creates() {
 }
 
 #[tokio::test]
+async fn a_sandbox_is_no_more_than_the_organization_allows_and_its_field_is_named() {
+    let harness = Harness::start().await;
+    let owner = Person::new(&harness, OrgId::generate(), Role::Owner);
+    let org = format!("/api/v1/organizations/{}", owner.tenant.org);
+    let wanted = json!({ "network": "off", "limits": { "pids": 64 } });
+    let (status, found) =
+        owner.call(&harness, "PATCH", &org, json!({ "settings": { "sandbox": wanted.clone() } })).await;
+    assert_eq!((status, &found["settings"]["sandbox"]), (200, &wanted));
+    let create = async |sandbox: Value| {
+        let body = json!({ "agent": "custom", "command": ["bash"], "sandbox": sandbox });
+        owner.call(&harness, "POST", "/api/v1/sessions", body).await
+    };
+    let (status, problem) = create(json!({ "network": "filtered" })).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("sandbox.network")), "{problem}");
+    assert!(problem["errors"][0]["message"].as_str().unwrap().contains("your organisation"), "{problem}");
+    let (status, problem) = create(json!({ "limits": { "pids": 65 } })).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("sandbox.limits.pids")), "{problem}");
+    assert_eq!(create(json!({ "network": "off", "limits": { "pids": 64 } })).await.0, 201);
+    for (sandbox, field) in [
+        (json!({ "profiles": [] }), "settings.sandbox.profiles"),
+        (json!({ "profiles": ["../dev"] }), "settings.sandbox.profiles[0]"),
+        (json!({ "limits": { "pids": 1 } }), "settings.sandbox.limits.pids"),
+    ] {
+        let (status, problem) =
+            owner.call(&harness, "PATCH", &org, json!({ "settings": { "sandbox": sandbox } })).await;
+        assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!(field)), "{problem}");
+    }
+    let (status, _) =
+        owner.call(&harness, "PATCH", &org, json!({ "settings": { "sandbox": { "netwrok": "off" } } })).await;
+    assert_eq!(status, 422);
+}
+
+#[tokio::test]
 async fn a_login_goes_between_organizations_and_a_key_does_not() {
     let harness = Harness::start().await;
     let cookie = log_in(&harness, clock::now() + time::Duration::HOUR).await;

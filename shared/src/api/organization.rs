@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::SandboxPolicy;
 use crate::id::{ApiKeyId, HostId, InvitationId, OrgId, UserId};
 
 /// Characters in the name of an organisation, an API key or a host.
@@ -43,20 +44,26 @@ pub struct OrganizationSettings {
     /// Only these agents; `custom` for commands of one's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<Vec<String>>,
+    /// What sandboxes may be. It holds for what is started from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxPolicy>,
 }
 
 impl OrganizationSettings {
-    /// What was stored. What is not known here was stored by a newer release, or by hand, and means nothing here.
+    /// What was stored. What is not known here was stored by a newer release, or by hand, and means nothing here; but a policy for sandboxes
+    /// that cannot be read allows none.
     #[must_use]
     pub fn from_stored(stored: serde_json::Value) -> Self {
         const KNOWN: [&str; 4] =
             ["session_idle_seconds_max", "session_age_seconds_max", "session_retention_days", "agents"];
         let serde_json::Value::Object(mut fields) = stored else { return Self::default() };
+        let sandbox = fields.remove("sandbox").filter(|policy| !policy.is_null()).map(SandboxPolicy::from_stored);
         fields.retain(|name, value| {
             let alone = serde_json::Value::Object([(name.clone(), value.clone())].into_iter().collect());
             KNOWN.contains(&name.as_str()) && serde_json::from_value::<Self>(alone).is_ok()
         });
-        serde_json::from_value(serde_json::Value::Object(fields)).unwrap_or_default()
+        let rest: Self = serde_json::from_value(serde_json::Value::Object(fields)).unwrap_or_default();
+        Self { sandbox, ..rest }
     }
 }
 

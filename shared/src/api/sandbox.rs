@@ -107,6 +107,10 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// No limit at all.
+    pub const NONE: Self =
+        Self { memory_bytes: None, pids: None, cpu_percent: None, disk_bytes: None, io_bytes_per_second: None };
+
     /// Every limit by its name, with the least it may be and what it is.
     #[must_use]
     pub fn named(&self) -> [(&'static str, u64, Option<u64>); 5] {
@@ -128,6 +132,21 @@ impl Limits {
             cpu_percent: self.cpu_percent.or(other.cpu_percent),
             disk_bytes: self.disk_bytes.or(other.disk_bytes),
             io_bytes_per_second: self.io_bytes_per_second.or(other.io_bytes_per_second),
+        }
+    }
+
+    /// Of each limit the lower one.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        fn lower<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            one.into_iter().chain(other).min()
+        }
+        Self {
+            memory_bytes: lower(self.memory_bytes, other.memory_bytes),
+            pids: lower(self.pids, other.pids),
+            cpu_percent: lower(self.cpu_percent, other.cpu_percent),
+            disk_bytes: lower(self.disk_bytes, other.disk_bytes),
+            io_bytes_per_second: lower(self.io_bytes_per_second, other.io_bytes_per_second),
         }
     }
 

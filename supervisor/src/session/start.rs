@@ -103,6 +103,7 @@ impl Session {
         let storage = self.files.storage().map_err(internal)?;
         let subject = Subject {
             manifest: command.manifest.as_ref(),
+            policy: &start.policy,
             read_only_paths: &exposure.read_only_paths,
             private: &context.private,
             storage,

@@ -61,8 +61,10 @@ fn whole() -> Ground {
     ground(Control::whole(), &[])
 }
 
+const ANYTHING: SandboxPolicy = SandboxPolicy { profiles: None, network: None, mounts: None, limits: Limits::NONE };
+
 const NOBODY: Subject<'_> =
-    Subject { manifest: None, read_only_paths: &[], private: &Private::NONE, storage: Storage::New };
+    Subject { policy: &ANYTHING, manifest: None, read_only_paths: &[], private: &Private::NONE, storage: Storage::New };
 
 /// What the refusal of a request says.
 fn refusal(settings: &Settings, ground: &Ground, request: &SandboxRequest) -> String {
@@ -84,6 +86,49 @@ fn a_request_that_opens_anything_is_refused_by_its_field() {
         let words = refusal(&settings, &whole(), &request);
         assert!(words.starts_with(field), "{words}");
     }
+}
+
+#[test]
+fn an_organisation_narrows_what_the_profile_gives_and_what_may_be_asked_for() {
+    let settings = Settings::parse("", "test").unwrap();
+    let limits = |pids| Limits { pids: Some(pids), ..Limits::default() };
+    let policy = SandboxPolicy {
+        profiles: Some(vec!["dev".to_owned()]),
+        network: Some(NetworkMode::Off),
+        limits: limits(64),
+        ..SandboxPolicy::default()
+    };
+    let subject = Subject { policy: &policy, ..NOBODY };
+    let plain = SandboxRequest::default();
+    // The positive control: without a policy the profile gives more.
+    let free = settle(&settings, &whole(), &plain, NOBODY).unwrap().posture;
+    assert!(free.network > NetworkMode::Off && free.limits.pids > Some(64));
+    let posture = settle(&settings, &whole(), &plain, subject).unwrap().posture;
+    assert_eq!((posture.network, posture.limits), (NetworkMode::Off, Limits { pids: Some(64), ..free.limits }));
+    let fewer = SandboxRequest { limits: limits(32), ..plain.clone() };
+    assert_eq!(settle(&settings, &whole(), &fewer, subject).unwrap().posture.limits.pids, Some(32));
+    for (field, request) in [
+        ("sandbox.profile:", SandboxRequest { profile: Some("strict".to_owned()), ..plain.clone() }),
+        ("sandbox.network:", SandboxRequest { network: Some(NetworkMode::Filtered), ..plain.clone() }),
+        ("sandbox.limits.pids:", SandboxRequest { limits: limits(65), ..plain.clone() }),
+    ] {
+        let words = settle(&settings, &whole(), &request, subject).unwrap_err().to_string();
+        assert!(words.starts_with(field) && words.contains("your organisation"), "{words}");
+    }
+    // A limit that this host cannot keep is not left out because only the organisation asks for it.
+    let mut allowing = settings.clone();
+    allowing.allow_degraded.extend([Missing::Cgroup]);
+    let poor = ground(Control::None, &[Missing::Cgroup]);
+    assert!(settle(&allowing, &poor, &plain, NOBODY).is_ok());
+    let memory = SandboxPolicy {
+        limits: Limits { memory_bytes: Some(1 << 30), ..Limits::default() },
+        ..SandboxPolicy::default()
+    };
+    let words = settle(&allowing, &poor, &plain, Subject { policy: &memory, ..NOBODY }).unwrap_err().to_string();
+    assert!(words.starts_with("sandbox.limits.memory_bytes:"), "{words}");
+    // Nor is it kept where nothing is isolated.
+    let none = Ground { isolation: Isolation::None, ..whole() };
+    assert!(matches!(settle(&settings, &none, &plain, subject), Err(SettleError::NoSandbox { .. })));
 }
 
 #[test]

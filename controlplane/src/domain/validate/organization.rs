@@ -3,7 +3,7 @@
 use agentapi_shared::api::{
     CUSTOM_AGENT, CreateApiKey, CreateHostEnrolment, CreateInvitation, EMAIL_CHARS_MAX, ENROLMENT_SECONDS_MAX,
     EXPIRY_SECONDS_MAX, EXPIRY_SECONDS_MIN, INVITATION_SECONDS_MAX, ORGANIZATION_NAME_CHARS_MAX, OrganizationSettings,
-    RETENTION_DAYS_MAX, UpdateOrganization,
+    POLICY_PROFILES_MAX, RETENTION_DAYS_MAX, SandboxPolicy, UpdateOrganization,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -118,6 +118,9 @@ fn settings(faults: &mut Faults, wanted: &OrganizationSettings, agents: &[&str])
     }
     let fault = wanted.session_retention_days.is_some_and(|days| !(1..=RETENTION_DAYS_MAX).contains(&days));
     faults.check(fault, "settings.session_retention_days", || format!("1 to {RETENTION_DAYS_MAX}"));
+    if let Some(policy) = &wanted.sandbox {
+        sandbox(faults, policy);
+    }
     for (index, agent) in wanted.agents.iter().flatten().enumerate() {
         let known = agent == CUSTOM_AGENT || agents.contains(&agent.as_str());
         faults.check(!known, &format!("settings.agents[{index}]"), || {
@@ -126,8 +129,24 @@ fn settings(faults: &mut Faults, wanted: &OrganizationSettings, agents: &[&str])
     }
 }
 
+/// What of sandboxes is allowed. Which profiles there are, each host says for itself.
+fn sandbox(faults: &mut Faults, wanted: &SandboxPolicy) {
+    if let Some(profiles) = &wanted.profiles {
+        let fault = profiles.is_empty() || profiles.len() > POLICY_PROFILES_MAX;
+        faults.check(fault, "settings.sandbox.profiles", || {
+            format!("1 to {POLICY_PROFILES_MAX} names; leave it out to allow each")
+        });
+        for (index, profile) in profiles.iter().enumerate() {
+            super::profile(faults, &format!("settings.sandbox.profiles[{index}]"), profile);
+        }
+    }
+    super::limits(faults, "settings.sandbox.limits", &wanted.limits);
+}
+
 #[cfg(test)]
 mod tests {
+    use agentapi_shared::api::Limits;
+
     use super::*;
 
     fn fields(result: Result<impl Sized, DomainError>) -> Vec<String> {
@@ -155,6 +174,11 @@ mod tests {
             session_age_seconds_max: Some(u64::MAX),
             session_retention_days: Some(0),
             agents: Some(vec!["custom".to_owned(), "gpt".to_owned()]),
+            sandbox: Some(SandboxPolicy {
+                profiles: Some(vec![]),
+                limits: Limits { pids: Some(1), ..Limits::default() },
+                ..SandboxPolicy::default()
+            }),
         };
         let request = UpdateOrganization { name: Some(String::new()), settings: Some(settings), revision: None };
         let expected = [
@@ -162,6 +186,8 @@ mod tests {
             "settings.session_idle_seconds_max",
             "settings.session_age_seconds_max",
             "settings.session_retention_days",
+            "settings.sandbox.profiles",
+            "settings.sandbox.limits.pids",
             "settings.agents[1]",
         ];
         assert_eq!(fields(update_organization(&request, &["claude"])), expected);

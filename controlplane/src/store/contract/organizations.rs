@@ -1,6 +1,6 @@
 //! Organisations, members, keys, hosts, quotas and expiry: the same rules and the same words in every store.
 
-use agentapi_shared::api::{KeyScope, OrganizationSettings, Quotas};
+use agentapi_shared::api::{KeyScope, OrganizationSettings, Quotas, SandboxRequest};
 use agentapi_shared::{ApiKeyId, HostId, InvitationId, OrgId, SpawnState, UserId};
 use futures_util::future::join_all;
 use time::{Duration, OffsetDateTime};
@@ -21,6 +21,7 @@ pub(super) async fn run(subject: &Subject) {
     a_machine_becomes_a_host_once(subject).await;
     quotas_are_exact(subject).await;
     an_agent_has_to_be_allowed(subject).await;
+    super::sandboxes::check(subject).await;
     what_is_over_is_found(subject).await;
 }
 
@@ -30,7 +31,7 @@ fn later() -> OffsetDateTime {
 }
 
 /// A refusal of the store, as one word.
-fn word<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
+pub(super) fn word<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result {
         Err(StoreError::NotFound) => "not_found".to_owned(),
         Err(StoreError::Forbidden) => "forbidden".to_owned(),
@@ -42,7 +43,7 @@ fn word<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
 
 impl Subject {
     /// A new organisation of the owner.
-    async fn organization(&self) -> TenantContext {
+    pub(super) async fn organization(&self) -> TenantContext {
         let org = OrgId::generate();
         self.store.create_organization(self.ours.clone(), org, "new".to_owned(), entry()).await.unwrap();
         TenantContext { org, ..self.ours.clone() }
@@ -66,7 +67,7 @@ impl Subject {
         TenantContext { user, role: Role::Member, ..self.ours.clone() }
     }
 
-    async fn settings(&self, of: &TenantContext, settings: OrganizationSettings) {
+    pub(super) async fn settings(&self, of: &TenantContext, settings: OrganizationSettings) {
         let found = self.store.organizations(of.clone()).await.unwrap();
         let revision = found.iter().find(|(record, _)| record.id == of.org).unwrap().0.revision;
         let change = OrganizationChange { settings: Some(settings), name: None };
@@ -74,7 +75,15 @@ impl Subject {
     }
 
     async fn make(&self, tenant: &TenantContext) -> Result<SessionRecord, StoreError> {
-        let new = NewSession { has_env: false, ..new_session() };
+        self.make_with(tenant, new_session().sandbox).await
+    }
+
+    pub(super) async fn make_with(
+        &self,
+        tenant: &TenantContext,
+        sandbox: SandboxRequest,
+    ) -> Result<SessionRecord, StoreError> {
+        let new = NewSession { has_env: false, sandbox, ..new_session() };
         let audit = AuditEntry { session: Some(new.id), ..create_entry() };
         match self.store.create_session(tenant.clone(), new, None, audit).await? {
             Created::New(record) => Ok(*record),
@@ -82,7 +91,7 @@ impl Subject {
         }
     }
 
-    async fn end(&self, record: &SessionRecord, at: OffsetDateTime) -> SessionRecord {
+    pub(super) async fn end(&self, record: &SessionRecord, at: OffsetDateTime) -> SessionRecord {
         let ended = SpawnRecord { state: SpawnState::Exited, ended: Some(at), ..record.spawns[0].clone() };
         let change = SessionChange { spawn: Some(ended), ..SessionChange::default() };
         self.store.update_session(Scope::System, record.id, record.revision, change, None, None).await.unwrap()

@@ -92,7 +92,7 @@ impl<'a> AsService<'a> {
 
     /// A session, if it is on this host; any if there is none.
     pub(super) async fn session(&self, host: Option<HostId>, id: SessionId) -> Result<SessionRow, StoreError> {
-        self.first(&super::sessions::one(id).only_if(host.map(|host| Filter::eq("host_id", &host)))).await
+        super::sessions::read(self.client, Name::Service, id, host).await
     }
 
     /// Whose a session is.

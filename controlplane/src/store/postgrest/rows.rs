@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agentapi_shared::api::{Posture, SandboxRequest, Visibility, Workspace};
+use agentapi_shared::api::{Posture, SandboxPolicy, SandboxRequest, Visibility, Workspace};
 use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::link::HostFacts;
 use agentapi_shared::{Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
@@ -22,7 +22,7 @@ pub(super) const SESSION_COLUMNS: &str = "*,spawns(*)";
 #[derive(Debug, Deserialize)]
 pub(super) struct SessionRow {
     pub(super) id: SessionId,
-    org_id: OrgId,
+    pub(super) org_id: OrgId,
     created_by: UserId,
     visibility: Visibility,
     #[serde(with = "time::serde::rfc3339")]
@@ -45,7 +45,7 @@ pub(super) struct SessionRow {
     purging: bool,
     restarting: bool,
     revision: u64,
-    spawns: Vec<SpawnRow>,
+    pub(super) spawns: Vec<SpawnRow>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -56,7 +56,7 @@ enum DesiredWord {
 }
 
 #[derive(Debug, Deserialize)]
-struct SpawnRow {
+pub(super) struct SpawnRow {
     number: SpawnNumber,
     state: SpawnState,
     accepted: bool,
@@ -70,6 +70,7 @@ struct SpawnRow {
     ended_at: Option<OffsetDateTime>,
     exit: Option<Exit>,
     posture: Option<Posture>,
+    sandbox_policy: Option<Value>,
 }
 
 impl From<SessionRow> for SessionRecord {
@@ -120,6 +121,7 @@ impl From<SpawnRow> for SpawnRecord {
             ended: row.ended_at,
             exit: row.exit,
             posture: row.posture,
+            sandbox_policy: row.sandbox_policy.map(SandboxPolicy::from_stored).unwrap_or_default(),
         }
     }
 }

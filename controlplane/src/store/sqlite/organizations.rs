@@ -1,6 +1,6 @@
 //! Tables `organizations` and `users`; what an organisation allows and how much of it.
 
-use agentapi_shared::api::{OrganizationSettings, Quotas};
+use agentapi_shared::api::{OrganizationSettings, Quotas, SandboxRequest};
 use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{OrgId, UserId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
@@ -219,6 +219,15 @@ pub(super) fn require_agent(tx: &Transaction<'_>, org: OrgId, agent: &str) -> Re
         .query_row([org.to_string()], read_settings)?;
     let allowed = settings.agents.is_none_or(|agents| agents.iter().any(|one| one == agent));
     if allowed { Ok(()) } else { Err(StoreError::Refused("agent_not_allowed".to_owned())) }
+}
+
+/// Refuses a sandbox that the organisation does not allow.
+pub(super) fn require_sandbox(tx: &Transaction<'_>, org: OrgId, request: &SandboxRequest) -> Result<(), StoreError> {
+    let settings = tx
+        .prepare_cached("SELECT settings FROM organizations WHERE id = ?1")?
+        .query_row([org.to_string()], read_settings)?;
+    let fault = settings.sandbox.and_then(|policy| policy.fault(request));
+    fault.map_or(Ok(()), |_| Err(StoreError::Refused("sandbox_not_allowed".to_owned())))
 }
 
 /// What an organisation wants of its sessions.

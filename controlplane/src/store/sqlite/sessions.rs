@@ -1,8 +1,8 @@
 //! Tables `user_sessions` and `spawns`.
 
-use agentapi_shared::api::Visibility;
+use agentapi_shared::api::{SandboxPolicy, Visibility};
 use agentapi_shared::audit::entry::time_text;
-use agentapi_shared::{HostId, SessionId, SpawnState, WindowSize};
+use agentapi_shared::{HostId, SessionId, SpawnNumber, SpawnState, WindowSize};
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
 use time::OffsetDateTime;
 
@@ -76,6 +76,7 @@ pub(super) fn create(
         }
     }
     organizations::require_agent(tx, tenant.org, &new.agent)?;
+    organizations::require_sandbox(tx, tenant.org, &new.sandbox)?;
     organizations::claim_session(tx, tenant.org, new.at)?;
     organizations::count_session(tx, tenant.org, new.at)?;
     let (id, at) = (new.id.to_string(), time_text(new.at));
@@ -106,6 +107,7 @@ pub(super) fn create(
         "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state, has_env) VALUES (?1, 1, ?2, ?3, ?4, 'pending', ?5)",
         params![id, org, user, at, new.has_env],
     )?;
+    stamp_policy(tx, new.id, 1)?;
     audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)?;
     Ok(Created::New(Box::new(get(tx, &Scope::System, new.id)?)))
 }
@@ -253,6 +255,7 @@ pub(super) fn update(
     }
     // A session that somebody starts again counts again.
     if matches!(scope, Scope::Tenant(_)) && change.new_spawn.is_some() && record.state().is_ended() {
+        organizations::require_sandbox(tx, record.org, &record.sandbox)?;
         organizations::claim_session(tx, record.org, OffsetDateTime::now_utc())?;
     }
     if let Some(spawn) = &change.spawn {
@@ -264,11 +267,22 @@ pub(super) fn update(
              strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'pending' FROM user_sessions WHERE id = ?1",
         )?
         .execute(params![id.to_string(), spawn.number])?;
+        stamp_policy(tx, id, spawn.number)?;
     }
     record.spawns = spawns(tx, id)?;
     apply(&mut record, change);
     write_session(tx, &record)?;
     Ok(record)
+}
+
+/// Writes down what the organisation allows of sandboxes as a spawn begins.
+fn stamp_policy(tx: &Transaction<'_>, id: SessionId, number: SpawnNumber) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE spawns SET sandbox_policy = (SELECT settings -> 'sandbox' FROM organizations WHERE id = spawns.org_id)
+         WHERE session_id = ?1 AND number = ?2",
+    )?
+    .execute(params![id.to_string(), number])?;
+    Ok(())
 }
 
 fn apply(record: &mut SessionRecord, change: &SessionChange) {
@@ -400,5 +414,6 @@ fn read_spawn(row: &Row<'_>) -> rusqlite::Result<SpawnRecord> {
         ended: rows::time_option(row, "ended_at")?,
         exit: rows::json_option(row, "exit")?,
         posture: rows::json_option(row, "posture")?,
+        sandbox_policy: rows::json_option(row, "sandbox_policy")?.map(SandboxPolicy::from_stored).unwrap_or_default(),
     })
 }

@@ -38,6 +38,7 @@ fn record() -> SessionRecord {
         ended: None,
         exit: None,
         posture: None,
+        sandbox_policy: agentapi_shared::api::SandboxPolicy::default(),
     };
     SessionRecord {
         id: SessionId::generate(),
