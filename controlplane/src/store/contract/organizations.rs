@@ -30,7 +30,7 @@ fn later() -> OffsetDateTime {
 }
 
 /// A refusal of the store, as one word.
-fn word<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
+pub(super) fn word<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result {
         Err(StoreError::NotFound) => "not_found".to_owned(),
         Err(StoreError::Forbidden) => "forbidden".to_owned(),
@@ -42,7 +42,7 @@ fn word<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
 
 impl Subject {
     /// A new organisation of the owner.
-    async fn organization(&self) -> TenantContext {
+    pub(super) async fn organization(&self) -> TenantContext {
         let org = OrgId::generate();
         self.store.create_organization(self.ours.clone(), org, "new".to_owned(), entry()).await.unwrap();
         TenantContext { org, ..self.ours.clone() }
@@ -66,14 +66,14 @@ impl Subject {
         TenantContext { user, role: Role::Member, ..self.ours.clone() }
     }
 
-    async fn settings(&self, of: &TenantContext, settings: OrganizationSettings) {
+    pub(super) async fn settings(&self, of: &TenantContext, settings: OrganizationSettings) {
         let found = self.store.organizations(of.clone()).await.unwrap();
         let revision = found.iter().find(|(record, _)| record.id == of.org).unwrap().0.revision;
         let change = OrganizationChange { settings: Some(settings), name: None };
         self.store.update_organization(of.clone(), revision, change, entry()).await.unwrap();
     }
 
-    async fn make(&self, tenant: &TenantContext) -> Result<SessionRecord, StoreError> {
+    pub(super) async fn make(&self, tenant: &TenantContext) -> Result<SessionRecord, StoreError> {
         let new = NewSession { has_env: false, ..new_session() };
         let audit = AuditEntry { session: Some(new.id), ..create_entry() };
         match self.store.create_session(tenant.clone(), new, None, audit).await? {
@@ -308,7 +308,10 @@ async fn a_machine_becomes_a_host_once(subject: &Subject) {
 async fn quotas_are_exact(subject: &Subject) {
     let (store, tenant) = (&subject.store, subject.organization().await);
     let set = async |sessions_max, sessions_per_day_max| {
-        store.set_quotas(tenant.org, Quotas { sessions_max, sessions_per_day_max }, entry()).await.unwrap();
+        store
+            .set_quotas(tenant.org, Quotas { sessions_max, sessions_per_day_max, ..Quotas::default() }, entry())
+            .await
+            .unwrap();
     };
     assert_eq!(word(store.set_quotas(OrgId::generate(), Quotas::default(), entry()).await), "not_found");
     set(Some(3), None).await;

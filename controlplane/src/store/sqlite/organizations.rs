@@ -141,8 +141,8 @@ fn update(
 
 fn set_quotas(tx: &Transaction<'_>, org: OrgId, quotas: Quotas, audit: &AuditEntry) -> Result<(), StoreError> {
     let changed = tx.execute(
-        "UPDATE organizations SET sessions_max = ?2, sessions_per_day_max = ?3 WHERE id = ?1",
-        params![org.to_string(), quotas.sessions_max, quotas.sessions_per_day_max],
+        "UPDATE organizations SET sessions_max = ?2, sessions_per_day_max = ?3, viewers_max = ?4 WHERE id = ?1",
+        params![org.to_string(), quotas.sessions_max, quotas.sessions_per_day_max, quotas.viewers_max],
     )?;
     if changed == 0 {
         return Err(StoreError::NotFound);
@@ -235,6 +235,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<OrganizationRecord> {
         quotas: Quotas {
             sessions_max: row.get("sessions_max")?,
             sessions_per_day_max: row.get("sessions_per_day_max")?,
+            viewers_max: row.get("viewers_max")?,
         },
         revision: row.get("revision")?,
     })
