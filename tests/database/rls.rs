@@ -105,8 +105,9 @@ fn never(world: &World) -> Vec<String> {
         format!("update agentapi.viewers set leased_until = now() + '1 day' where org_id = '{ours}'"),
         format!(
             "insert into agentapi.viewers (id, org_id, created_by, session_id, leased_until)
-                 values ('{}', '{theirs}', '{{actor}}', '{session}', now() + '1 day')",
-            Uuid::now_v7()
+                 values ('{}', '{ours}', '{}', '{session}', now() + '1 day')",
+            Uuid::now_v7(),
+            world.outsider.id
         ),
         format!("update agentapi.user_sessions set host_id = '{host}' where id = '{session}'"),
         format!("update agentapi.user_sessions set org_id = '{theirs}' where id = '{session}'"),
