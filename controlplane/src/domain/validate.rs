@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use agentapi_shared::api::{
     COMMAND_BYTES_MAX, COMMAND_WORDS_MAX, CUSTOM_AGENT, CreateSession, ENV_MAX, FieldError, INPUT_BYTES_MAX,
     LABEL_CHARS_MAX, LABELS_MAX, Limits, MOUNTS_MAX, NAME_CHARS_MAX, PATH_BYTES_MAX, PROFILE_CHARS_MAX, SandboxRequest,
-    SendInput, UpdateSession, Workspace, WorkspaceSource,
+    SendInput, UpdateSession, Workspace, WorkspaceSource, is_profile_name,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -181,9 +181,7 @@ fn workspace(faults: &mut Faults, workspace: Option<&Workspace>) {
 fn sandbox(faults: &mut Faults, sandbox: Option<&SandboxRequest>) {
     let Some(sandbox) = sandbox else { return };
     if let Some(profile) = &sandbox.profile {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        let sound = !profile.is_empty() && profile.len() <= PROFILE_CHARS_MAX && profile.chars().all(plain);
-        faults.check(!sound, "sandbox.profile", || {
+        faults.check(!is_profile_name(profile), "sandbox.profile", || {
             format!("not 1 to {PROFILE_CHARS_MAX} letters, digits, hyphens and underscores")
         });
     }
