@@ -60,6 +60,12 @@ pub(super) fn role_of(tx: &Transaction<'_>, org: OrgId, user: UserId) -> Result<
         .optional()?)
 }
 
+/// A tenant in the role that it has now, which may not be that its request began with; none: it is in the organisation no longer.
+pub(super) fn as_of_now(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<Option<TenantContext>, StoreError> {
+    let role = role_of(tx, tenant.org, tenant.user)?;
+    Ok(role.map(|role| TenantContext { role, ..tenant.clone() }))
+}
+
 /// Refuses a caller who is not in the organisation (for them it does not exist), or without the capability.
 pub(super) fn require(
     tx: &Transaction<'_>,
