@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use agentapi_shared::frame::INPUT_BYTES_MAX;
 use agentapi_shared::viewer::{ACK_EVERY_BYTES, ClientMessage, Resume, ServerMessage, ViewerMode};
-use agentapi_shared::{Exit, SessionId};
+use agentapi_shared::{Exit, SessionId, ViewerId};
 use tokio::signal::unix::SignalKind;
 use tokio::time::{Instant, sleep_until};
 
@@ -66,7 +66,7 @@ pub(crate) async fn attach(client: &Client, id: SessionId, options: &Options) ->
         let _fits_or_not = client.resize(id, size).await;
     }
     // Before the terminal is touched: a refusal is an ordinary error message.
-    let stream = Stream::open(client, id, mode, None).await?;
+    let stream = Stream::open(client, id, mode, None, None).await?;
     let mut attachment = Attachment::enter(client, id, mode, options)?;
     let outcome = attachment.run(stream).await;
     attachment.terminal.leave(attachment.filter.observed());
@@ -108,6 +108,8 @@ struct Attachment<'a> {
     /// Our number on this connection, and whether the size was ours.
     viewer: Option<u64>,
     owns_size: bool,
+    /// The name of this connection, which the next one takes the place of.
+    connection: Option<ViewerId>,
     /// The end, once it came; shown when all output before it is on the terminal.
     exit: Option<Exit>,
     /// Our own line covers a row.
@@ -136,6 +138,7 @@ impl<'a> Attachment<'a> {
             acknowledged: 0,
             ack_due: false,
             viewer: None,
+            connection: None,
             // Whoever attaches from a terminal wants it in that terminal's size.
             owns_size: mode == ViewerMode::Rw,
             exit: None,
@@ -208,8 +211,8 @@ impl<'a> Attachment<'a> {
         match incoming {
             Incoming::Output(at, bytes) => self.output(at, &bytes),
             Incoming::Keyframe(at, _size, bytes) => self.keyframe(at, &bytes),
-            Incoming::Message(ServerMessage::Hello { viewer, .. }) => {
-                self.viewer = Some(viewer);
+            Incoming::Message(ServerMessage::Hello { viewer, id, .. }) => {
+                (self.viewer, self.connection) = (Some(viewer), id);
                 if self.owns_size {
                     stream.tell(&ClientMessage::TakeSize).await?;
                 }
@@ -290,8 +293,8 @@ impl<'a> Attachment<'a> {
         loop {
             // A row that our line covers is drawn again by a keyframe only.
             let from = if self.covered { None } else { self.received };
-            let (client, id, mode) = (self.client, self.id, self.mode);
-            let attempt = Stream::open(client, id, mode, from);
+            let (client, id, mode, replaces) = (self.client, self.id, self.mode, self.connection);
+            let attempt = Stream::open(client, id, mode, from, replaces);
             match self.meanwhile(attempt, lost_at).await? {
                 Ok(stream) => {
                     self.restore_title();

@@ -119,6 +119,7 @@ fn show(org: &Organization, json: bool) -> anyhow::Result<()> {
         ("sandboxes", clean(&described(settings.sandbox.as_ref()))),
         ("sessions at once", count(org.quotas.sessions_max)),
         ("sessions a day", count(org.quotas.sessions_per_day_max)),
+        ("terminals at once", count(org.quotas.viewers_max)),
     ] {
         output::line(&format!("{name:<22}{value}"));
     }

@@ -59,6 +59,9 @@ pub struct SetQuotas {
     /// Sessions made on one day, in UTC.
     #[arg(long, value_name = "N")]
     pub sessions_per_day_max: Option<u32>,
+    /// Terminals attached at once.
+    #[arg(long, value_name = "N", visible_alias = "viewers")]
+    pub viewers_max: Option<u32>,
     /// Answer in JSON.
     #[arg(long)]
     pub json: bool,
@@ -147,7 +150,8 @@ async fn create_owner(store: &dyn Store, wanted: CreateOwner) -> Result<String, 
 }
 
 async fn set_quotas(store: &dyn Store, wanted: &SetQuotas) -> Result<String, AdminError> {
-    let quotas = Quotas { sessions_max: wanted.sessions_max, sessions_per_day_max: wanted.sessions_per_day_max };
+    let &SetQuotas { sessions_max, sessions_per_day_max, viewers_max, .. } = wanted;
+    let quotas = Quotas { sessions_max, sessions_per_day_max, viewers_max };
     let entry = audit::of_operator("organization.quotas", json!(quotas));
     store.set_quotas(wanted.org, quotas, entry).await.map_err(|error| match error {
         StoreError::NotFound => AdminError::NoOrganization(wanted.org),
@@ -158,9 +162,10 @@ async fn set_quotas(store: &dyn Store, wanted: &SetQuotas) -> Result<String, Adm
     }
     let words = |limit: Option<u32>| limit.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string());
     Ok(format!(
-        "sessions at once: {}; sessions a day: {}",
-        words(quotas.sessions_max),
-        words(quotas.sessions_per_day_max)
+        "sessions at once: {}; sessions a day: {}; terminals at once: {}",
+        words(sessions_max),
+        words(sessions_per_day_max),
+        words(viewers_max)
     ))
 }
 
@@ -199,8 +204,10 @@ mod tests {
         let Some(Holder::User(holder)) = found else { panic!("{found:?}") };
         assert_eq!((holder.role, holder.organization.as_str()), (Role::Owner, "One"));
         let org = holder.org;
-        let quotas = SetQuotas { org, sessions_max: Some(3), sessions_per_day_max: None, json: false };
-        assert_eq!(set_quotas(&store, &quotas).await.unwrap(), "sessions at once: 3; sessions a day: no limit");
+        let quotas =
+            SetQuotas { org, sessions_max: Some(3), sessions_per_day_max: None, viewers_max: Some(7), json: false };
+        let set = set_quotas(&store, &quotas).await.unwrap();
+        assert_eq!(set, "sessions at once: 3; sessions a day: no limit; terminals at once: 7");
         let unknown = SetQuotas { org: OrgId::generate(), ..quotas };
         assert!(matches!(set_quotas(&store, &unknown).await, Err(AdminError::NoOrganization(_))));
         for (email, org, flag) in [("ada", "One", "--email"), ("ada@example.com", "", "--org")] {

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::runtime::{OnEnd, TaskGroup};
-use agentapi_shared::{HostId, SessionId};
+use agentapi_shared::{HostId, SessionId, ViewerId};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::warn;
@@ -23,7 +23,7 @@ use tracing::warn;
 use crate::domain::audit;
 use crate::domain::policy::Principal;
 use crate::request;
-use crate::store::records::AuditEntry;
+use crate::store::records::{AuditEntry, TenantContext};
 use crate::store::{Scope, Store, StoreError};
 use backlog::Backlog;
 use repeats::{Occurrence, Repeats};
@@ -90,6 +90,11 @@ impl Trail {
     /// Writes a record as soon as the store takes it. For what has happened already, or must not wait.
     pub fn later(&self, scope: Scope, entry: AuditEntry) {
         self.backlog.push(scope, entry);
+    }
+
+    /// Writes the record of a viewer's end in the same way, and gives its place up with it.
+    pub fn detached(&self, tenant: TenantContext, viewer: ViewerId, entry: AuditEntry) {
+        self.backlog.push_detach(tenant, viewer, entry);
     }
 
     /// Records what is refused to the sender of the current request, before it is told: the first of its kind in a minute; more are counted.

@@ -14,6 +14,7 @@ pub mod rules;
 pub mod sessions;
 pub mod trail;
 pub mod validate;
+pub mod viewers;
 
 use agentapi_shared::api::FieldError;
 use agentapi_shared::link::CommandError;
@@ -115,6 +116,10 @@ fn quota(word: &str) -> DomainError {
         "quota_sessions_per_day" => (
             "quota_sessions_per_day",
             "your organisation has made as many sessions today as it may; the day ends at 00:00 UTC",
+        ),
+        "quota_viewers" => (
+            "quota_viewers",
+            "as many terminals of your organisation are attached as it may have at once: detach one of them, or try again later",
         ),
         _ => ("quota_sessions", "as many sessions of your organisation live as it may have: stop one of them"),
     };

@@ -1,6 +1,7 @@
 //! What the control plane does by itself, in nobody's name. Each job looks at the store, does what is due, and waits until something may be.
 
 mod expiry;
+mod leases;
 mod recheck;
 mod upkeep;
 
@@ -14,6 +15,8 @@ use crate::plane::Plane;
 pub fn start(plane: &Arc<Plane>) {
     let work = plane.clone();
     plane.tasks.spawn("job expiry", OnEnd::Continue, async move { expiry::run(&work).await });
+    let work = plane.clone();
+    plane.tasks.spawn("job leases", OnEnd::Continue, async move { leases::run(&work).await });
     let work = plane.clone();
     plane.tasks.spawn("job recheck", OnEnd::Continue, async move { recheck::run(&work).await });
     let work = plane.clone();

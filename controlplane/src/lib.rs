@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod identities;
 pub mod identity;
 pub mod jobs;
+pub mod leases;
 pub mod limits;
 pub mod metrics;
 pub mod migrate;

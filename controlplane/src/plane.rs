@@ -11,6 +11,7 @@ use crate::audit::Trail;
 use crate::domain::{hosts, rules};
 use crate::events::{Audience, Events};
 use crate::fleet::Fleet;
+use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::relay::Hubs;
 use crate::sockets::Sockets;
@@ -30,6 +31,8 @@ pub struct Plane {
     pub hubs: Hubs,
     /// Live sockets by credential.
     pub sockets: Sockets,
+    /// What is taken in the store for each viewer.
+    pub leases: Leases,
     /// Somebody changed what an organisation wants of its sessions.
     pub settings_changed: watch::Sender<()>,
     /// What operators watch.
@@ -54,6 +57,7 @@ impl Plane {
             events: Events::new(),
             hubs: Hubs::default(),
             sockets: Sockets::default(),
+            leases: Leases::default(),
             settings_changed: watch::Sender::new(()),
             metrics: Metrics::default(),
             agents,

@@ -15,7 +15,7 @@ use agentapi_shared::api::Quotas;
 use std::time::Duration;
 
 use agentapi_shared::egress::EgressDecision;
-use agentapi_shared::{ApiKeyId, HostId, InvitationId, OrgId, SessionId, UserId};
+use agentapi_shared::{ApiKeyId, HostId, InvitationId, OrgId, SessionId, UserId, ViewerId};
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -25,8 +25,8 @@ use crate::capability::Role;
 use records::{
     ApiKeyRecord, AuditEntry, AuditFilter, AuditHead, AuditPage, BrowserSession, EgressFilter, Expiry, Holder,
     HostRecord, IdempotencyKey, Identity, InvitationRecord, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
-    NewLogin, NewSession, OrganizationChange, OrganizationRecord, RefreshTaken, Replay, Sealed, SessionChange,
-    SessionFilter, SessionRecord, TenantContext, TokenHolder, UserHolder,
+    NewLogin, NewSession, NewViewer, OrganizationChange, OrganizationRecord, RefreshTaken, Replay, Sealed,
+    SessionChange, SessionFilter, SessionRecord, TenantContext, TokenHolder, UserHolder,
 };
 
 /// The answer of a store method.
@@ -117,6 +117,18 @@ pub trait EgressStore {
     fn record_egress(&self, host: HostId, decision: EgressDecision, seen: OutboxSeen) -> Answer<'_, ()>;
     /// A page of a session's egress decisions, newest first.
     fn egress(&self, scope: Scope, session: SessionId, filter: EgressFilter) -> Answer<'_, Vec<EgressDecision>>;
+}
+
+/// Who looks at a terminal now, through any control plane. Each viewer is a lease, which whoever serves it renews: that of one which died is over by
+/// itself. Its time is the store's own.
+pub trait ViewerStore {
+    /// Enters a viewer of a session that the caller sees. One too many is refused as `quota_viewers`. Gives whether the one that it replaces was
+    /// there, which has to be the caller's own.
+    fn attach_viewer(&self, tenant: TenantContext, new: NewViewer, audit: AuditEntry) -> Answer<'_, bool>;
+    /// Ends one of the caller's. One that is gone is ended, and leaves its record all the same.
+    fn detach_viewer(&self, tenant: TenantContext, viewer: ViewerId, audit: AuditEntry) -> Answer<'_, ()>;
+    /// Renews leases, over or not, for so long from now; gives those that are there still. What is missing was replaced.
+    fn renew_viewers(&self, viewers: Vec<ViewerId>, lease: Duration) -> Answer<'_, Vec<ViewerId>>;
 }
 
 /// Hosts.
@@ -299,6 +311,7 @@ pub trait AuditStore {
 pub trait Store:
     SessionStore
     + EgressStore
+    + ViewerStore
     + HostStore
     + CredentialStore
     + LoginStore

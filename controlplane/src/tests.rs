@@ -7,6 +7,7 @@ mod client;
 mod credentials;
 mod fleet;
 mod host;
+mod leases;
 mod limits;
 mod matrix;
 mod organizations;

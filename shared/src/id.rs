@@ -79,6 +79,11 @@ id!(
     "session"
 );
 id!(
+    /// One connection of a viewer to a session's terminal.
+    ViewerId,
+    "viewer"
+);
+id!(
     /// An API key.
     ApiKeyId,
     "API key"

@@ -22,6 +22,6 @@ pub mod sys;
 pub mod viewer;
 
 pub use exit::{Exit, ExitReason};
-pub use id::{ApiKeyId, EventId, HostId, InvitationId, OrgId, SessionId, SpawnNumber, UserId};
+pub use id::{ApiKeyId, EventId, HostId, InvitationId, OrgId, SessionId, SpawnNumber, UserId, ViewerId};
 pub use size::WindowSize;
 pub use state::SpawnState;

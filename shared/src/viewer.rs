@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
-use crate::id::SessionId;
+use crate::id::{SessionId, ViewerId};
 use crate::size::WindowSize;
 use crate::state::SpawnState;
 
@@ -33,6 +33,8 @@ pub mod close {
     pub const SESSION_GONE: u16 = 4404;
     /// The viewer acknowledged what was never sent.
     pub const VIOLATION: u16 = 4409;
+    /// Another connection took this one's place, as its client asked.
+    pub const REPLACED: u16 = 4410;
 }
 
 /// What a viewer may do.
@@ -89,6 +91,9 @@ pub enum ServerMessage {
         catchup: Catchup,
         /// See [`WINDOW_BYTES`].
         window: u64,
+        /// Names this connection: the next one says `replaces` with it, so that one that broke unseen is in nobody's way. None: an older release.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<ViewerId>,
     },
     /// The frames that follow belong to this spawn, until the next such message.
     Spawn {

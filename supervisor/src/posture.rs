@@ -115,6 +115,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_word_is_known_to_whoever_reads_a_posture() {
+        let all: BTreeSet<Missing> = Missing::all().collect();
+        assert_eq!(words(&all), agentapi_shared::api::DEGRADED_WORDS);
+    }
+
+    #[test]
     fn every_word_is_read_as_it_is_written() {
         for missing in Missing::all() {
             assert_eq!(missing.to_string().parse::<Missing>().unwrap(), missing);

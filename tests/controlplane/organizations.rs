@@ -39,7 +39,7 @@ impl Cli<'_> {
     }
 }
 
-fn admin(product: &Product, words: &[&str]) -> Result<Output> {
+pub(crate) fn admin(product: &Product, words: &[&str]) -> Result<Output> {
     let mut command = Command::new(binary("agentapi-controlplane"));
     command.arg("admin").args(words).arg("--data-dir").arg(product.path().join("controlplane"));
     Ok(command.output()?)
@@ -91,7 +91,10 @@ async fn an_owner_is_made_beside_the_server_and_has_the_commands() -> Result<()>
     assert_eq!(ci.refused(&["session", "list"])?, 5);
     // Quotas are the platform's.
     let set = admin(&product, &["set-quotas", "--org", &org, "--sessions-max", "1"])?;
-    assert_eq!(String::from_utf8_lossy(&set.stdout).trim(), "sessions at once: 1; sessions a day: no limit");
+    assert_eq!(
+        String::from_utf8_lossy(&set.stdout).trim(),
+        "sessions at once: 1; sessions a day: no limit; terminals at once: no limit"
+    );
     cli.json(&["session", "create", "--wait", "--", "sleep", "1000"])?;
     let more = cli.output(&["session", "create", "--", "sleep", "1000"])?;
     let said = String::from_utf8_lossy(&more.stderr).into_owned();

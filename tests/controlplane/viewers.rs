@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use agentapi_shared::api::ScreenResponse;
 use agentapi_shared::viewer::{ClientMessage, Resume, ServerMessage};
-use agentapi_shared::{ExitReason, WindowSize};
+use agentapi_shared::{ExitReason, OrgId, SessionId, ViewerId, WindowSize};
 use agentapi_tests::product::Product;
 use agentapi_tests::viewer::{Seen, Viewer, ViewerOptions};
-use anyhow::{Context, Result};
+use agentapi_tests::wait::eventually;
+use anyhow::{Context, Result, ensure};
+use tokio_tungstenite::tungstenite::Error as SocketError;
+
+use crate::organizations::admin;
 
 fn bytes_from(spawn: u32, offset: u64) -> ViewerOptions {
     ViewerOptions { all_bytes: true, from: Some((spawn, offset)), ..ViewerOptions::default() }
@@ -226,5 +230,51 @@ async fn the_screen_has_what_a_viewer_was_shown() -> Result<()> {
         assert!(screen.offset >= viewer.offset, "{} < {}", screen.offset, viewer.offset);
         assert!(screen.text.trim_end().ends_with(char::from(key)), "{}", screen.text);
     }
+    Ok(())
+}
+
+/// The organisation that is there from the start.
+const LOCAL_ORG: OrgId = OrgId::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001);
+
+async fn hello(viewer: &mut Viewer) -> Result<ViewerId> {
+    let id = |seen: &Seen| match seen {
+        Seen::Message(ServerMessage::Hello { id, .. }) => *id,
+        _ => None,
+    };
+    viewer.wait_for(id).await
+}
+
+/// The problem of an attachment that is refused for want of a place.
+async fn refused(product: &Product, session: SessionId) -> Result<String> {
+    let refusal = product.view(session, ViewerOptions::default()).await.err().context("it was opened")?;
+    let Some(SocketError::Http(answer)) = refusal.downcast_ref::<SocketError>() else { return Err(refusal) };
+    ensure!(answer.status() == 429, "{answer:?}");
+    Ok(String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default()).into_owned())
+}
+
+#[tokio::test]
+async fn places_are_limited_and_a_kill_of_the_control_plane_takes_none_from_those_who_come_back() -> Result<()> {
+    let mut product = Product::start().await?;
+    let session = product.create(&["bash", "--norc"]).await?;
+    let set = admin(&product, &["set-quotas", "--org", &LOCAL_ORG.to_string(), "--viewers", "1"])?;
+    ensure!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    let mut viewer = product.view(session.id, ViewerOptions::default()).await?;
+    let id = hello(&mut viewer).await?;
+    let problem = refused(&product, session.id).await?;
+    assert!(problem.contains("quota_viewers") && problem.contains("detach one of them"), "{problem}");
+    product.kill_plane().await?;
+    product.start_plane().await?;
+    product.connected().await;
+    // Its lease is not over: nobody else gets in before whoever had it.
+    refused(&product, session.id).await?;
+    let back = ViewerOptions { replaces: Some(id), ..ViewerOptions::default() };
+    let mut viewer = product.view(session.id, back).await?;
+    assert_ne!(hello(&mut viewer).await?, id);
+    refused(&product, session.id).await?;
+    viewer.input(b"echo in its place\r").await?;
+    product.shows(session.id, "in its place").await;
+    drop(viewer);
+    // Who leaves makes room.
+    eventually("there is a place", async || product.view(session.id, ViewerOptions::default()).await.ok()).await;
     Ok(())
 }

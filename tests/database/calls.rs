@@ -50,6 +50,7 @@ impl Call {
 #[derive(Debug)]
 pub(crate) struct Things {
     revocable: Uuid,
+    viewer: Uuid,
     invited_token: String,
     api_key: Uuid,
     host: Uuid,
@@ -111,10 +112,11 @@ pub(crate) async fn fill(world: &World) -> Result<Things> {
     let org = &world.ours;
     let owner = org.owner();
     let token = |name| secret(org, name);
-    let (revocable, api_key, host) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+    let [revocable, api_key, host, viewer] = [(); 4].map(|()| Uuid::now_v7());
     for (name, arguments) in by_owner(org, world.outsider.id, revocable, api_key) {
         world.rest.call(&owner.caller, name, &arguments).await?.done()?;
     }
+    world.rest.call(&owner.caller, "attach_viewer", &attach(org, viewer, owner.id)).await?.done()?;
     let jobs = [
         (
             "job_redeem_login_code",
@@ -141,6 +143,7 @@ pub(crate) async fn fill(world: &World) -> Result<Things> {
     world.cluster.sql(&by_hand).await?;
     Ok(Things {
         revocable,
+        viewer,
         invited_token: token("invited"),
         api_key,
         host,
@@ -149,6 +152,12 @@ pub(crate) async fn fill(world: &World) -> Result<Things> {
         code: token("second"),
         revision: 2,
     })
+}
+
+/// What `attach_viewer` takes, for a session that everybody sees.
+pub(crate) fn attach(org: &Org, viewer: Uuid, by: Uuid) -> Value {
+    json!({ "p_org": org.id, "p_viewer": viewer, "p_session": org.shared, "p_lease_s": 60, "p_replaces": null,
+        "p_audit": audit(org.id, "user", &by.to_string(), "terminal.attach") })
 }
 
 fn egress(org: &Org) -> Value {
@@ -196,6 +205,13 @@ fn session_calls(world: &World, things: &Things, leaver: Uuid) -> Vec<Call> {
             "session.update",
             json!({ "p_id": org.shared, "p_revision": things.revision, "p_change": { "name": "new" } }),
         ),
+        call(
+            "attach_viewer",
+            with("terminal.view"),
+            "terminal.attach",
+            json!({ "p_viewer": Uuid::now_v7(), "p_session": org.shared, "p_lease_s": 60, "p_replaces": null }),
+        ),
+        call("detach_viewer", with("organization.view"), "terminal.detach", json!({ "p_viewer": things.viewer })),
         call("purge_session", with("session.manage_all"), "session.purge", json!({ "p_id": org.shared })),
         call("begin_idempotent", with("organization.view"), "", json!({ "p_key": key, "p_at": NOW })),
         call(
@@ -314,6 +330,7 @@ fn service_calls(world: &World, things: &Things, over: Uuid) -> Vec<Call> {
         call("job_host", None, json!({ "p_host": org.host })),
         call("job_unsettled", None, json!({ "p_host": org.host })),
         call("job_end_deleted_users", None, json!({ "p_issuer": "https://nobody.example" })),
+        call("job_renew_viewers", None, json!({ "p_viewers": [things.viewer], "p_lease_s": 60 })),
         call("job_host_seen", None, json!({ "p_host": org.host, "p_at": NOW })),
     ]
 }
@@ -369,7 +386,7 @@ fn credential_calls(world: &World, things: &Things) -> Vec<Call> {
         call(
             "job_set_quotas",
             Some((org.id, "organization.quotas")),
-            json!({ "p_org": org.id, "p_sessions_max": 5, "p_sessions_per_day_max": null }),
+            json!({ "p_org": org.id, "p_sessions_max": 5, "p_sessions_per_day_max": null, "p_viewers_max": 5 }),
         ),
         call("job_disable_user", Some((PLATFORM, "user.disable")), json!({ "p_user": member.id, "p_disabled": true })),
         call("job_erase_person", Some((PLATFORM, "user.erase")), json!({ "p_user": member.id })),

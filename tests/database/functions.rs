@@ -210,6 +210,7 @@ async fn foreign_ids_do_not_exist_in_ones_own_organisation() -> Result<()> {
         let answer = world.rest.call(&theirs.caller, call.name, &arguments).await?;
         let names_something_of_ours = [
             "update_session",
+            "attach_viewer",
             "set_member_role",
             "remove_member",
             "revoke_invitation",

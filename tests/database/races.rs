@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
-use crate::calls::fill;
+use crate::calls::{attach, fill};
 use crate::rest::{Answer, audit};
 use crate::world::{PROOF, Person, World, create_session, new_session};
 use agentapi_test_postgres::cluster::Release;
 use agentapi_test_postgres::jwt::{self, sha256_hex};
 
 async fn set_quotas(world: &World, running: Option<u32>, a_day: Option<u32>) -> Result<()> {
-    let quotas = json!({ "p_org": world.ours.id, "p_sessions_max": running, "p_sessions_per_day_max": a_day,
+    let quotas = json!({ "p_org": world.ours.id, "p_sessions_max": running, "p_sessions_per_day_max": a_day, "p_viewers_max": null,
         "p_audit": audit(world.ours.id, "system", "quotas", "organization.quotas") });
     world.rest.call(&world.service, "job_set_quotas", &quotas).await?.done()?;
     Ok(())
@@ -66,6 +66,49 @@ async fn quotas_are_exact_under_races() -> Result<()> {
     // What one organisation has used up is nothing to another.
     let theirs = world.session(&world.theirs).await;
     assert!(theirs.is_ok(), "{theirs:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn as_many_viewers_attach_at_once_as_may() -> Result<()> {
+    let world = World::new(Release::System).await?;
+    let org = &world.ours;
+    let quotas = json!({ "p_org": org.id, "p_sessions_max": null, "p_sessions_per_day_max": null, "p_viewers_max": 7,
+        "p_audit": audit(org.id, "system", "quotas", "organization.quotas") });
+    world.rest.call(&world.service, "job_set_quotas", &quotas).await?.done()?;
+    let people = ["member", "admin", "viewer", "owner"].map(|role| org.in_role(role));
+    let attempt = async |viewer: Uuid, by: &Person, replaces: Option<Uuid>| {
+        let mut arguments = attach(org, viewer, by.id);
+        arguments["p_replaces"] = json!(replaces);
+        world.rest.call(&by.caller, "attach_viewer", &arguments).await
+    };
+    let all: Vec<(Uuid, &Person)> = (0..60).map(|at| (Uuid::now_v7(), people[at % people.len()])).collect();
+    let answers = join_all(all.iter().map(|(viewer, by)| attempt(*viewer, by, None))).await;
+    let mut there = Vec::new();
+    for (one, answer) in all.iter().zip(answers) {
+        let answer = answer?;
+        if answer.is_done() {
+            there.push(*one);
+        } else {
+            assert_eq!((answer.status, answer.word()), (429, "quota_viewers"), "{answer:?}");
+        }
+    }
+    let live = "select count(*) from agentapi.viewers where leased_until > now()";
+    assert_eq!((there.len(), world.cluster.sql(live).await?.as_str()), (7, "7"));
+    // Each comes again in its own place, several times at once: one does, and nobody else gets in.
+    let again = there.iter().flat_map(|one| [one; 3]).map(|(viewer, by)| attempt(Uuid::now_v7(), by, Some(*viewer)));
+    let mut done = 0;
+    for answer in join_all(again).await {
+        let answer = answer?;
+        done += usize::from(answer.is_done());
+        assert!(answer.body == json!(true) || answer.word() == "quota_viewers", "{answer:?}");
+    }
+    assert_eq!((done, world.cluster.sql(live).await?.as_str()), (7, "7"));
+    // Those of a control plane that died are over by themselves, and somebody else's place is nobody's to take.
+    let taken = attempt(Uuid::now_v7(), org.in_role("service_account"), Some(there[0].0)).await?;
+    assert_eq!(taken.word(), "quota_viewers");
+    world.cluster.sql("update agentapi.viewers set leased_until = now() - interval '1 second'").await?;
+    assert!(attempt(Uuid::now_v7(), people[0], None).await?.is_done());
     Ok(())
 }
 

@@ -73,6 +73,9 @@ fn statements(world: &World) -> Vec<String> {
          values ('{new}', '{org}', '{actor}', 'user', now(), 'a', 'b', '{}')",
         "insert into agentapi.audit_personal (audit_id, org_id, created_by, data)
          select id, '{org}', '{actor}', '{}' from (values ('{last}'::uuid)) as v (id)",
+        "insert into agentapi.viewers (id, org_id, created_by, session_id, leased_until)
+         values ('{new}', '{org}', '{actor}', '{session}', now() + '1 minute')",
+        "delete from agentapi.viewers where org_id = '{org}'",
         "delete from agentapi.idempotency_keys where org_id = '{org}'",
         "delete from agentapi.logins where org_id = '{org}'",
         "delete from agentapi.memberships where org_id = '{org}' and user_id = '{member}'",
@@ -98,6 +101,14 @@ fn never(world: &World) -> Vec<String> {
     let (session, member, host) = (world.ours.session, world.ours.member().id, world.theirs.host);
     vec![
         format!("update agentapi.organizations set sessions_max = null where id = '{ours}'"),
+        format!("update agentapi.organizations set viewers_max = null where id = '{ours}'"),
+        format!("update agentapi.viewers set leased_until = now() + '1 day' where org_id = '{ours}'"),
+        format!(
+            "insert into agentapi.viewers (id, org_id, created_by, session_id, leased_until)
+                 values ('{}', '{ours}', '{}', '{session}', now() + '1 day')",
+            Uuid::now_v7(),
+            world.outsider.id
+        ),
         format!("update agentapi.user_sessions set host_id = '{host}' where id = '{session}'"),
         format!("update agentapi.user_sessions set org_id = '{theirs}' where id = '{session}'"),
         format!("update agentapi.memberships set org_id = '{theirs}' where user_id = '{member}'"),

@@ -17,7 +17,8 @@ use agentapi_test_postgres::cluster::Release;
 use agentapi_test_postgres::jwt;
 
 /// Tables that are nothing but credentials, or of the functions alone.
-const OF_NOBODY: [&str; 5] = ["host_credentials", "host_enrolments", "idempotency_keys", "login_codes", "logins"];
+const OF_NOBODY: [&str; 6] =
+    ["host_credentials", "host_enrolments", "idempotency_keys", "login_codes", "logins", "viewers"];
 
 /// A table with one row of our organisation.
 struct Table {

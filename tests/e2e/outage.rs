@@ -144,6 +144,8 @@ async fn terminals_outlive_the_store_and_nothing_is_done_twice() -> Result<()> {
             (answer.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(())
         })
         .await;
+        let refused = product.view(session.id, ViewerOptions::default()).await.err().context("it was opened")?;
+        ensure!(refused.to_string().contains("503"), "{refused:#}");
         viewer.input(format!("typed without {outage}\r").as_bytes()).await?;
         viewer.output_until(&format!("typed without {outage}")).await?;
         if outage == "postgrest" {
@@ -158,10 +160,22 @@ async fn terminals_outlive_the_store_and_nothing_is_done_twice() -> Result<()> {
         load.goes_on().await;
         once_or_not_at_all(&product, load.ended().await?).await?;
     }
+    its_place_is_kept(&cluster).await?;
     let (status, body) = product.raw(Method::DELETE, &format!("/sessions/{}", session.id), &json!({})).await?;
     ensure!(status.is_success(), "{status} {body}");
     product.ended(session.id).await;
     recorded(&cluster, session.id).await
+}
+
+/// The lease of the one viewer is good again, had the outage been longer than it is.
+async fn its_place_is_kept(cluster: &Cluster) -> Result<()> {
+    cluster.sql("update agentapi.viewers set leased_until = now() - interval '1 hour'").await?;
+    eventually("the lease is renewed", async || {
+        let live = "select count(*) from agentapi.viewers where leased_until > now()";
+        cluster.sql(live).await.ok().filter(|live| live == "1")
+    })
+    .await;
+    Ok(())
 }
 
 /// Every session has its record, and the one that was stopped has all of its own.

@@ -1,8 +1,8 @@
 //! A viewer that speaks `agentapi.terminal.v1` and keeps what it got.
 
-use agentapi_shared::SessionId;
 use agentapi_shared::frame::{FrameType, Header, Keyframe};
 use agentapi_shared::viewer::{ClientMessage, SUBPROTOCOL, ServerMessage};
+use agentapi_shared::{SessionId, ViewerId};
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderValue;
@@ -22,6 +22,8 @@ pub struct ViewerOptions {
     pub all_bytes: bool,
     /// Spawn and offset to go on from.
     pub from: Option<(u32, u64)>,
+    /// The connection whose place this one takes.
+    pub replaces: Option<ViewerId>,
 }
 
 /// Something a viewer received.
@@ -57,6 +59,9 @@ impl Viewer {
         }
         if let Some((spawn, offset)) = options.from {
             url.push_str(&format!("&from={spawn}:{offset}"));
+        }
+        if let Some(replaced) = options.replaces {
+            url.push_str(&format!("&replaces={replaced}"));
         }
         let mut request = url.into_client_request()?;
         request.headers_mut().insert("authorization", HeaderValue::try_from(format!("Bearer {token}"))?);

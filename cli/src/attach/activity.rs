@@ -18,7 +18,7 @@ pub(crate) struct Activity {
 impl Activity {
     /// Begins to watch.
     pub(crate) async fn open(client: &Client, id: SessionId) -> Result<Self, Failure> {
-        Ok(Self { stream: Stream::open(client, id, ViewerMode::Ro, None).await?, seen: None, ended: false })
+        Ok(Self { stream: Stream::open(client, id, ViewerMode::Ro, None, None).await?, seen: None, ended: false })
     }
 
     /// Waits for output, and returns the end of all that has come; none: the session ended, and all was seen before.

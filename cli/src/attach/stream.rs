@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use agentapi_shared::frame::{FrameType, HEADER_BYTES, Header, Keyframe, PAYLOAD_BYTES_MAX};
 use agentapi_shared::viewer::{ClientMessage, SUBPROTOCOL, ServerMessage, ViewerMode, close};
-use agentapi_shared::{SessionId, WindowSize};
+use agentapi_shared::{SessionId, ViewerId, WindowSize};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
@@ -70,17 +70,18 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Connects. A refusal has the words of the server.
+    /// Connects, in the place of a connection that broke. A refusal has the words of the server.
     pub(crate) async fn open(
         client: &Client,
         id: SessionId,
         mode: ViewerMode,
         from: Option<Position>,
+        replaces: Option<ViewerId>,
     ) -> Result<Self, Failure> {
         let unreachable = |words: String| {
             Failure::new(ExitKind::Unreachable, format!("cannot reach {}: {words}", client.server().url))
         };
-        let request = request(client, id, mode, from)?;
+        let request = request(client, id, mode, from, replaces)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
@@ -164,6 +165,7 @@ fn request(
     id: SessionId,
     mode: ViewerMode,
     from: Option<Position>,
+    replaces: Option<ViewerId>,
 ) -> Result<http::Request<()>, Failure> {
     let word = match mode {
         ViewerMode::Rw => "rw",
@@ -171,6 +173,7 @@ fn request(
     };
     let mut query = vec![("mode", word.to_owned()), ("catchup", "screen".to_owned())];
     query.extend(from.map(|from| ("from", format!("{}:{}", from.spawn, from.offset))));
+    query.extend(replaces.map(|replaced| ("replaces", replaced.to_string())));
     let url = client.url(&format!("sessions/{id}/terminal"), &query);
     // http becomes ws, https becomes wss.
     let url = url.as_str().replacen("http", "ws", 1);
@@ -216,6 +219,7 @@ fn closed(why: Option<CloseFrame>) -> Closed {
     let (kind, words) = match u16::from(why.code) {
         close::UNAUTHORIZED => (ExitKind::Refused, "the credential expired or was revoked"),
         close::SESSION_GONE => (ExitKind::NotFound, "the session was purged"),
+        close::REPLACED => (ExitKind::Conflict, "another connection took the place of this one"),
         close::MALFORMED | close::VIOLATION => (ExitKind::Failure, "the server does not understand this version"),
         _ => return Closed::Lost,
     };

@@ -1,9 +1,9 @@
 //! `GET /api/v1/sessions/{id}/terminal`: a viewer's WebSocket. Who it is and what it may do is settled before the upgrade.
 
-use agentapi_shared::SessionId;
 use agentapi_shared::api::Problem;
 use agentapi_shared::runtime::OnEnd;
 use agentapi_shared::viewer::{Catchup, SUBPROTOCOL, ViewerMode};
+use agentapi_shared::{SessionId, ViewerId};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use serde_json::json;
@@ -13,10 +13,9 @@ use super::extract::{self, Params};
 use super::upgrade::Upgrade;
 use super::{Api, ApiError};
 use crate::domain::policy::Principal;
-use crate::domain::{DomainError, audit, sessions};
+use crate::domain::{DomainError, sessions, viewers};
 use crate::relay::{self, Attach, From, ViewerSocket};
 use crate::request;
-use crate::store::Scope;
 
 /// Open the terminal of a session (WebSocket, subprotocol `agentapi.terminal.v1`).
 #[utoipa::path(
@@ -26,6 +25,7 @@ use crate::store::Scope;
         ("mode" = Option<String>, Query, description = "`rw` if absent, or `ro`"),
         ("from" = Option<String>, Query, description = "`SPAWN:OFFSET`: go on from there"),
         ("catchup" = Option<String>, Query, description = "`screen` if absent, or `bytes`"),
+        ("replaces" = Option<uuid::Uuid>, Query, description = "`id` of a connection of yours that broke: this one takes its place"),
     ),
     responses((status = 101), (status = "4XX", body = Problem), (status = 503, body = Problem)),
 )]
@@ -48,6 +48,7 @@ pub(super) async fn attach(
         _ => None,
     });
     let from = params.read("from", "SPAWN:OFFSET, two numbers", read_from).unwrap_or(From::Fresh);
+    let replaces = params.read("replaces", "the `id` of a connection", |text| text.parse::<ViewerId>().ok());
     params.finish()?;
     let mode = mode.unwrap_or(ViewerMode::Rw);
     let record = sessions::get_for(&api.plane, &principal, relay::action_of(mode), id).await?;
@@ -56,15 +57,15 @@ pub(super) async fn attach(
     }
     let (mut parts, _) = request.into_parts();
     let upgrade = Upgrade::check(&mut parts, SUBPROTOCOL)?;
-    // Written before it opens: a terminal that nobody can account for is not opened.
-    let entry = audit::of_session(&principal, "terminal.attach", id, json!({ "mode": mode }));
-    api.plane.store.audit(Scope::Tenant(principal.tenant()), entry, None).await?;
+    let lease = viewers::attach(&api.plane, &principal, id, mode, replaces).await?;
+    let viewer = lease.id();
     let attach = Attach {
         mode,
         catchup: catchup.unwrap_or_default(),
         from,
         socket: api.plane.sockets.enter(principal.socket_owner(), principal.expires_at()),
         principal: principal.clone(),
+        lease,
     };
     let (answer, pending) = upgrade.accept();
     let plane = api.plane.clone();
@@ -78,8 +79,7 @@ pub(super) async fn attach(
             None => "never opened",
         };
         let detail = json!({ "mode": mode, "seconds": opened.elapsed().as_secs(), "reason": reason });
-        let entry = audit::of_session(&principal, "terminal.detach", id, detail);
-        plane.trail.later(Scope::Tenant(principal.tenant_of_late()), entry);
+        viewers::detached(&plane, &principal, id, viewer, detail);
     };
     // What is recorded of it names the request that opened it.
     api.plane.tasks.spawn("viewer", OnEnd::Continue, request::scope(request::current(), view));

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agentapi_shared::audit::PLATFORM;
-use agentapi_shared::{EventId, OrgId};
+use agentapi_shared::{EventId, OrgId, ViewerId};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::domain::audit;
-use crate::store::records::AuditEntry;
+use crate::store::records::{AuditEntry, TenantContext};
 use crate::store::{Scope, Store, StoreError};
 
 /// Records that wait, of a kilobyte each. Overflow: the new ones are dropped and counted, and a record of each organisation says how many.
@@ -42,11 +42,22 @@ struct Waiting {
 struct Waiter {
     scope: Scope,
     entry: AuditEntry,
+    /// The viewer whose place is given up with it.
+    viewer: Option<ViewerId>,
     /// How often a store that is there did not take it.
     tries: u32,
 }
 
 impl Waiter {
+    async fn store(&self, store: &dyn Store) -> Result<(), StoreError> {
+        match (&self.scope, self.viewer) {
+            (Scope::Tenant(tenant), Some(viewer)) => {
+                store.detach_viewer(tenant.clone(), viewer, self.entry.clone()).await
+            }
+            (scope, _) => store.audit(scope.clone(), self.entry.clone(), None).await,
+        }
+    }
+
     /// Whose trail misses it, if it is lost.
     fn org(&self) -> OrgId {
         match &self.scope {
@@ -76,7 +87,15 @@ impl Default for Backlog {
 impl Backlog {
     /// Takes a record.
     pub(super) fn push(&self, scope: Scope, entry: AuditEntry) {
-        let waiter = Waiter { scope, entry, tries: 0 };
+        self.take_in(Waiter { scope, entry, viewer: None, tries: 0 });
+    }
+
+    /// Takes the record of a viewer's end. If the store does not take it from them any more, their lease runs out.
+    pub(super) fn push_detach(&self, tenant: TenantContext, viewer: ViewerId, entry: AuditEntry) {
+        self.take_in(Waiter { scope: Scope::Tenant(tenant), entry, viewer: Some(viewer), tries: 0 });
+    }
+
+    fn take_in(&self, waiter: Waiter) {
         let mut waiting = self.lock();
         if waiting.records.len() < WAITING_MAX {
             waiting.records.push_back(waiter);
@@ -97,7 +116,7 @@ impl Backlog {
         loop {
             // Taken out once it is stored: stored twice it is the same record.
             let Some(waiter) = self.lock().records.front().cloned() else { break };
-            let stored = match store.audit(waiter.scope.clone(), waiter.entry.clone(), None).await {
+            let stored = match waiter.store(store).await {
                 Ok(()) => Ok(()),
                 Err(StoreError::Unavailable(cause)) => Err(StoreError::Unavailable(cause)),
                 Err(_) => store.audit(Scope::System, waiter.by_us(), None).await,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use agentapi_shared::api::{
     COMMAND_BYTES_MAX, COMMAND_WORDS_MAX, CUSTOM_AGENT, CreateSession, ENV_MAX, FieldError, INPUT_BYTES_MAX,
     LABEL_CHARS_MAX, LABELS_MAX, Limits, MOUNTS_MAX, NAME_CHARS_MAX, PATH_BYTES_MAX, PROFILE_CHARS_MAX, SandboxRequest,
-    SendInput, UpdateSession, Workspace, WorkspaceSource,
+    SendInput, UpdateSession, Workspace, WorkspaceSource, is_profile_name,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -194,9 +194,9 @@ fn sandbox(faults: &mut Faults, sandbox: Option<&SandboxRequest>) {
 }
 
 fn profile(faults: &mut Faults, field: &str, name: &str) {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let sound = !name.is_empty() && name.len() <= PROFILE_CHARS_MAX && name.chars().all(plain);
-    faults.check(!sound, field, || format!("not 1 to {PROFILE_CHARS_MAX} letters, digits, hyphens and underscores"));
+    faults.check(!is_profile_name(name), field, || {
+        format!("not 1 to {PROFILE_CHARS_MAX} letters, digits, hyphens and underscores")
+    });
 }
 
 fn limits(faults: &mut Faults, fields: &str, limits: &Limits) {

@@ -54,7 +54,7 @@ fn until(at: OffsetDateTime) -> Duration {
 async fn look(plane: &Arc<Plane>) -> Result<Option<OffsetDateTime>, DomainError> {
     let expiry = plane.store.expiry(clock::now()).await?;
     for (session, why) in expiry.due {
-        // Whoever watches has to do with it.
+        // Whoever watches has to do with it: in the store they have leases, which may be over while it was away.
         if why == Overdue::Idle && plane.hubs.is_watched(session) {
             continue;
         }

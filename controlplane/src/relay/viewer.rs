@@ -9,11 +9,11 @@ mod input;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentapi_shared::SpawnNumber;
 use agentapi_shared::api::Visibility;
 use agentapi_shared::frame::{FrameType, Header};
 use agentapi_shared::link::CommandError;
 use agentapi_shared::viewer::{Catchup, ClientMessage, ServerMessage, ViewerMode, WINDOW_BYTES, close};
+use agentapi_shared::{SpawnNumber, ViewerId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use super::hub::{Seat, View};
 use super::socket::ViewerSocket;
 use crate::domain::policy::{self, Decision, Principal};
 use crate::fleet::Drive;
+use crate::leases::Lease;
 use crate::plane::Plane;
 use crate::sockets::{Lapse, LiveSocket};
 use crate::store::Scope;
@@ -56,6 +57,8 @@ pub struct Attach {
     pub principal: Principal,
     /// Its credential.
     pub socket: LiveSocket,
+    /// Its place among the viewers of the organisation.
+    pub lease: Lease,
 }
 
 /// What a viewer of a mode does.
@@ -89,6 +92,7 @@ impl std::convert::From<SocketError> for End {
 struct Viewer<S> {
     plane: Arc<Plane>,
     principal: Principal,
+    id: ViewerId,
     seat: Seat,
     socket: ViewerSocket<S>,
     mode: ViewerMode,
@@ -119,6 +123,7 @@ where
     let mut viewer = Viewer {
         plane: plane.clone(),
         principal: attach.principal,
+        id: attach.lease.id(),
         seat,
         socket,
         mode: attach.mode,
@@ -133,6 +138,7 @@ where
     let end = tokio::select! {
         end = viewer.serve(&record) => end,
         lapse = attach.socket.lapsed() => End::Close(close::UNAUTHORIZED, words(lapse)),
+        () = attach.lease.replaced() => End::Close(close::REPLACED, "another connection took its place"),
         () = shutdown.cancelled() => End::Close(close::GOING_AWAY, "the server ends"),
     };
     viewer.flow.leave();
@@ -156,6 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Viewer<S> {
             mode: self.mode,
             catchup: self.flow.catchup(),
             window: WINDOW_BYTES,
+            id: Some(self.id),
         };
         self.socket.say(&hello).await?;
         // What changed between the read and the seat is seen now; what changes from here on is told to the hub.

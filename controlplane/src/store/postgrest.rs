@@ -23,6 +23,7 @@ mod rows;
 mod sessions;
 pub mod tokens;
 mod upkeep;
+mod viewers;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, Se
 pub use logins::{NewLogin, RefreshTaken, Sealed};
 pub use organizations::{
     ApiKeyRecord, Expiry, Identity, InvitationRecord, KeyFacts, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
-    OrganizationChange, OrganizationRecord, Overdue,
+    NewViewer, OrganizationChange, OrganizationRecord, Overdue,
 };
 
 /// The organisation that exists from the first migration on.

@@ -127,8 +127,8 @@ async fn a_refusal_is_recorded_once_and_its_repetitions_are_counted() {
     let store = harness.plane.store.clone();
     let tenant = TenantContext {
         org: crate::store::records::DEFAULT_ORG,
-        user: UserId::from_u128(0),
-        role: Role::Auditor,
+        user: crate::store::records::LOCAL_ADMIN,
+        role: Role::Owner,
         token: None,
     };
     let action = Some("request.refused".to_owned());

@@ -232,7 +232,7 @@ async fn settings_and_quotas_hold_for_creates() {
         assert_eq!((status, &problem["code"]), (429, &json!(code)));
     }
     let (_, found) = owner.call(&harness, "GET", &org, Value::Null).await;
-    assert_eq!(found["quotas"], json!({ "sessions_max": null, "sessions_per_day_max": 2 }));
+    assert_eq!(found["quotas"], json!({ "sessions_max": null, "sessions_per_day_max": 2, "viewers_max": null }));
 }
 
 #[tokio::test]

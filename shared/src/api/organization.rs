@@ -75,6 +75,8 @@ pub struct Quotas {
     pub sessions_max: Option<u32>,
     /// Sessions made on one day, in UTC.
     pub sessions_per_day_max: Option<u32>,
+    /// Terminals attached at once.
+    pub viewers_max: Option<u32>,
 }
 
 /// An organisation that the caller is in.

@@ -7,6 +7,13 @@ pub const DEFAULT_PROFILE: &str = "dev";
 
 /// Characters of a profile's name.
 pub const PROFILE_CHARS_MAX: usize = 64;
+
+/// Whether a profile may have this name: letters, digits, hyphens and underscores.
+#[must_use]
+pub fn is_profile_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    !name.is_empty() && name.len() <= PROFILE_CHARS_MAX && name.chars().all(plain)
+}
 /// Directories of the host that one session may ask for.
 pub const MOUNTS_MAX: usize = 32;
 /// Bytes of a path, as the kernel has it.
@@ -156,6 +163,21 @@ impl Limits {
         *self == Self::default()
     }
 }
+
+/// What may be missing of the whole isolation, in the order of a posture. A host of another release may have other words.
+pub const DEGRADED_WORDS: [&str; 11] = [
+    "landlock",
+    "landlock-abi-1",
+    "landlock-abi-2",
+    "landlock-abi-3",
+    "landlock-abi-4",
+    "landlock-abi-5",
+    "userns",
+    "cgroup-hybrid",
+    "no-cgroup",
+    "no-disk-quota",
+    "one-uid",
+];
 
 /// How a spawn is isolated, as its host built it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,9 @@ import { inputFrame, inputPieces, parseFrame, type ServerFrame, type WindowSize 
 import type { Position } from './feed.ts';
 import { CLOSE, parseMessage, SUBPROTOCOL, type ClientMessage, type ServerMessage, type ViewerMode } from './messages.ts';
 
+/** What a browser is not told, when everything else is as it should be. */
+const REFUSED = 'The terminal could not be opened: as many as your organisation may have may be attached already.';
+
 export type ConnectionStatus =
   | { kind: 'connecting'; again: boolean }
   | { kind: 'open' }
@@ -35,6 +38,8 @@ export class TerminalConnection {
   private done = false;
   private seq = 0;
   private spawn: number | null = null;
+  /** The newest connection's own name: the next one takes its place, should the server not have noticed yet that it broke. */
+  private id: string | undefined;
   private readonly unacknowledged = new Map<number, number>();
   private readonly wake = () => this.retryNow();
 
@@ -51,6 +56,7 @@ export class TerminalConnection {
     const query = new URLSearchParams({ mode: this.mode });
     const position = this.handlers.position();
     if (position) query.set('from', `${position.spawn}:${position.offset}`);
+    if (this.id !== undefined) query.set('replaces', this.id);
     this.handlers.status({ kind: 'connecting', again: this.tried });
     this.tried = true;
     const socket = new WebSocket(terminalUrl(this.session, query), SUBPROTOCOL);
@@ -142,6 +148,9 @@ export class TerminalConnection {
 
   private note(message: ServerMessage): void {
     switch (message.type) {
+      case 'hello':
+        this.id = message.id;
+        break;
       case 'spawn':
         this.spawn = message.spawn;
         this.ready = true;
@@ -175,7 +184,7 @@ export class TerminalConnection {
     if (opened) return this.wait(code === CLOSE.goingAway ? 'The server is restarting.' : 'The connection was lost.');
     // A refused upgrade has no reason in a browser: the session itself tells whether waiting makes sense.
     api.session(this.session).then(
-      (session) => this.wait(session.unreachable ? 'The host is not connected.' : 'The terminal could not be opened.'),
+      (session) => this.wait(session.unreachable ? 'The host is not connected.' : REFUSED),
       (error: unknown) => {
         if (error instanceof ApiError && error.status === 401) this.end('unauthorized');
         else if (error instanceof ApiError && error.status === 404) this.end('gone');

@@ -14,13 +14,14 @@ export const CLOSE = {
   unauthorized: 4401,
   sessionGone: 4404,
   violation: 4409,
+  replaced: 4410,
 } as const;
 
 export type ViewerMode = 'rw' | 'ro';
 export type Resume = 'fresh' | 'resumed' | 'gap';
 
 export type ServerMessage =
-  | { type: 'hello'; session: string; viewer: number; mode: ViewerMode; catchup: string; window: number }
+  | { type: 'hello'; session: string; viewer: number; mode: ViewerMode; catchup: string; window: number; id?: string }
   | { type: 'spawn'; spawn: number; state: SpawnState; size: WindowSize; resume: Resume; offset: number }
   | { type: 'resized'; spawn: number; offset: number; size: WindowSize }
   | { type: 'size_owner'; viewer: number | null }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::args::GlobalArgs;
 use crate::config::{self, Environment};
+use agentapi_shared::ViewerId;
 use agentapi_shared::viewer::{Catchup, Resume};
 use tokio::net::TcpListener;
 use tokio_tungstenite::accept_hdr_async;
@@ -23,7 +24,15 @@ async fn listener() -> TcpListener {
 #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
 fn accept(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
     assert_eq!(request.headers()["authorization"], "Bearer aa_secret");
-    assert!(request.uri().query().unwrap().contains("mode=ro&catchup=screen&from=2%3A77"), "{}", request.uri());
+    assert!(
+        request
+            .uri()
+            .query()
+            .unwrap()
+            .contains("mode=ro&catchup=screen&from=2%3A77&replaces=00000000-0000-0000-0000-000000000007"),
+        "{}",
+        request.uri()
+    );
     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     Ok(response)
 }
@@ -41,6 +50,7 @@ async fn frames_arrive_typed_and_input_carries_its_number() {
             mode: ViewerMode::Ro,
             catchup: Catchup::Screen,
             window: 1,
+            id: None,
         };
         let spawn = ServerMessage::Spawn {
             spawn: 2,
@@ -68,7 +78,10 @@ async fn frames_arrive_typed_and_input_carries_its_number() {
     };
     let viewer = async {
         let from = Some(Position { spawn: 2, offset: 77 });
-        let mut stream = Stream::open(&client, SessionId::generate(), ViewerMode::Ro, from).await.unwrap();
+        let mut stream =
+            Stream::open(&client, SessionId::generate(), ViewerMode::Ro, from, Some(ViewerId::from_u128(7)))
+                .await
+                .unwrap();
         assert!(matches!(stream.next().await.unwrap(), Incoming::Message(ServerMessage::Hello { viewer: 3, .. })));
         assert!(matches!(stream.next().await.unwrap(), Incoming::Message(ServerMessage::Spawn { offset: 90, .. })));
         let at = Position { spawn: 2, offset: 90 };
@@ -97,7 +110,7 @@ async fn a_refused_upgrade_has_the_servers_words() {
         let answer = format!("HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         socket.write_all(answer.as_bytes()).await.unwrap();
     };
-    let (opened, ()) = tokio::join!(Stream::open(&client, SessionId::generate(), ViewerMode::Rw, None), server);
+    let (opened, ()) = tokio::join!(Stream::open(&client, SessionId::generate(), ViewerMode::Rw, None, None), server);
     let failure = opened.unwrap_err();
     assert_eq!((failure.code(), failure.to_string().as_str()), (3, "no such session"));
 }

@@ -8,8 +8,8 @@ use time::{Duration, OffsetDateTime};
 use super::{NOW, Subject, create_entry, entry, hash, new_session};
 use crate::capability::Role;
 use crate::store::records::{
-    AuditEntry, Holder, Identity, LOCAL_HOST, NewApiKey, NewEnrolment, NewInvitation, NewSession, OrganizationChange,
-    Overdue, SessionChange, SessionRecord, SpawnRecord, TenantContext,
+    AuditEntry, AuditFilter, EgressFilter, Holder, Identity, LOCAL_HOST, NewApiKey, NewEnrolment, NewInvitation,
+    NewSession, OrganizationChange, Overdue, SessionChange, SessionFilter, SessionRecord, SpawnRecord, TenantContext,
 };
 use crate::store::{Created, Scope, StoreError};
 
@@ -22,6 +22,7 @@ pub(super) async fn run(subject: &Subject) {
     quotas_are_exact(subject).await;
     an_agent_has_to_be_allowed(subject).await;
     super::sandboxes::check(subject).await;
+    what_was_taken_away_meanwhile_is_gone(subject).await;
     what_is_over_is_found(subject).await;
 }
 
@@ -74,7 +75,7 @@ impl Subject {
         self.store.update_organization(of.clone(), revision, change, entry()).await.unwrap();
     }
 
-    async fn make(&self, tenant: &TenantContext) -> Result<SessionRecord, StoreError> {
+    pub(super) async fn make(&self, tenant: &TenantContext) -> Result<SessionRecord, StoreError> {
         self.make_with(tenant, new_session().sandbox).await
     }
 
@@ -317,7 +318,10 @@ async fn a_machine_becomes_a_host_once(subject: &Subject) {
 async fn quotas_are_exact(subject: &Subject) {
     let (store, tenant) = (&subject.store, subject.organization().await);
     let set = async |sessions_max, sessions_per_day_max| {
-        store.set_quotas(tenant.org, Quotas { sessions_max, sessions_per_day_max }, entry()).await.unwrap();
+        store
+            .set_quotas(tenant.org, Quotas { sessions_max, sessions_per_day_max, ..Quotas::default() }, entry())
+            .await
+            .unwrap();
     };
     assert_eq!(word(store.set_quotas(OrgId::generate(), Quotas::default(), entry()).await), "not_found");
     set(Some(3), None).await;
@@ -348,6 +352,48 @@ async fn quotas_are_exact(subject: &Subject) {
     subject.make(&subject.ours).await.unwrap();
     set(None, None).await;
     subject.make(&tenant).await.unwrap();
+}
+
+/// A request goes on in the role that it began with; the store does not.
+async fn what_was_taken_away_meanwhile_is_gone(subject: &Subject) {
+    let (store, ours) = (&subject.store, &subject.ours);
+    let (email, secret) = (format!("{}@example.com", UserId::generate()), UserId::generate().to_string());
+    let ada = TenantContext { role: Role::Admin, ..subject.newcomer(&email, true).await };
+    let new = NewInvitation {
+        id: InvitationId::generate(),
+        email,
+        role: Role::Admin,
+        token_hash: hash(&secret),
+        expires_at: later(),
+    };
+    store.create_invitation(ours.clone(), new, entry()).await.unwrap();
+    store.accept_invitation(ada.clone(), ours.org, hash(&secret), entry()).await.unwrap();
+    let (private, own) = (subject.make(ours).await.unwrap(), subject.make(&ada).await.unwrap());
+    let scope = || Scope::Tenant(ada.clone());
+    let sees = async || {
+        let filter = SessionFilter { limit: 200, ..SessionFilter::default() };
+        let listed = store.sessions(ada.clone(), filter).await.unwrap();
+        [&private, &own].map(|record| listed.iter().any(|found| found.id == record.id))
+    };
+    let audited = async || store.audit_records(ada.clone(), AuditFilter { limit: 1, ..AuditFilter::default() }).await;
+    let rename = || SessionChange { name: Some(None), ..SessionChange::default() };
+    while store.seal_audit(1000).await.unwrap() > 0 {}
+    let private = subject.update(scope(), &private, rename()).await.unwrap();
+    assert_eq!((sees().await, audited().await.unwrap().records.len()), ([true, true], 1));
+    store.set_member_role(ours.clone(), ada.user, Role::Viewer, entry()).await.unwrap();
+    assert_eq!((sees().await, audited().await.unwrap().records.len()), ([false, true], 0));
+    assert_eq!(word(store.session(scope(), private.id).await), "not_found");
+    assert_eq!(
+        word(store.egress(scope(), private.id, EgressFilter { verdict: None, before: None, limit: 1 }).await),
+        "not_found"
+    );
+    assert_eq!(word(subject.update(scope(), &private, rename()).await), "not_found");
+    assert_eq!(word(subject.update(scope(), &own, rename()).await), "forbidden");
+    assert!(!store.hosts(ada.clone()).await.unwrap().is_empty());
+    store.remove_member(ours.clone(), ada.user, entry()).await.unwrap();
+    assert_eq!((sees().await, store.hosts(ada.clone()).await.unwrap()), ([false, false], Vec::new()));
+    assert_eq!(word(store.session(scope(), own.id).await), "not_found");
+    assert_eq!(word(subject.make(&ada).await), "not_found");
 }
 
 async fn an_agent_has_to_be_allowed(subject: &Subject) {

@@ -37,11 +37,16 @@ impl<'a> AsCaller<'a> {
         Self { client, token, org }
     }
 
+    /// In which organisation.
+    pub(super) fn org(&self) -> OrgId {
+        self.org
+    }
+
     fn name(&self) -> Name<'_> {
         Name::Caller(&self.token)
     }
 
-    async fn call<T: serde::de::DeserializeOwned>(
+    pub(super) async fn call<T: serde::de::DeserializeOwned>(
         &self,
         function: Function,
         arguments: Value,

@@ -77,7 +77,11 @@ impl<'a> AsService<'a> {
         Self { client }
     }
 
-    async fn call<T: DeserializeOwned>(&self, function: Function, arguments: Value) -> Result<T, StoreError> {
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        function: Function,
+        arguments: Value,
+    ) -> Result<T, StoreError> {
         self.client.call(Name::Service, function, arguments).await
     }
 

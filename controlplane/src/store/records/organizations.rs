@@ -1,7 +1,9 @@
 //! Organisations, who is in them, and what they prove themselves with.
 
+use std::time::Duration;
+
 use agentapi_shared::api::{KeyScope, OrganizationSettings, Quotas};
-use agentapi_shared::{ApiKeyId, InvitationId, OrgId, SessionId, UserId};
+use agentapi_shared::{ApiKeyId, InvitationId, OrgId, SessionId, UserId, ViewerId};
 use time::OffsetDateTime;
 
 use crate::capability::Role;
@@ -162,6 +164,19 @@ pub struct NewEnrolment {
     pub name: String,
     /// Until when.
     pub expires_at: OffsetDateTime,
+}
+
+/// A viewer that attaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewViewer {
+    /// Its id.
+    pub id: ViewerId,
+    /// What it looks at.
+    pub session: SessionId,
+    /// For how long it is there without a renewal.
+    pub lease: Duration,
+    /// The one whose place it takes.
+    pub replaces: Option<ViewerId>,
 }
 
 /// Why a session's time is over.

@@ -6,13 +6,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use agentapi_shared::OrgId;
-use agentapi_shared::audit::Seal;
 use agentapi_shared::audit::entry::time_text;
+use agentapi_shared::audit::{PLATFORM, Seal};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params, params_from_iter};
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::organizations::role_of;
 use super::{Sqlite, hosts, rows};
+use crate::capability::Capability;
 use crate::clock;
 use crate::store::records::{
     AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, DEFAULT_ORG, SealedRecord, TenantContext,
@@ -167,8 +169,17 @@ fn head(tx: &Transaction<'_>, org: OrgId) -> Result<Seal, StoreError> {
     Ok(found.unwrap_or(Seal::START))
 }
 
+/// Whether a tenant may read the trail now, whatever its request began with. Of the platform nobody is a member: no request is in it.
+fn may_read(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<bool, StoreError> {
+    let role = role_of(tx, tenant.org, tenant.user)?;
+    Ok(tenant.org == PLATFORM || role.is_some_and(|role| role.has(Capability::AuditRead)))
+}
+
 /// A page of the trail of the caller's organisation.
 fn page(tx: &Transaction<'_>, tenant: &TenantContext, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
+    if !may_read(tx, tenant)? {
+        return Ok(AuditPage::default());
+    }
     let head = head(tx, tenant.org)?.number;
     let Some(window) = filter.position.window(head) else { return Ok(AuditPage::default()) };
     let order = match filter.position {

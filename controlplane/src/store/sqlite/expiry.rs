@@ -45,17 +45,21 @@ fn living(
     let Some(shortest) = idle.into_iter().chain(age).min() else { return Ok(()) };
     // Whatever begins from here on is not due before.
     found.look_again(now + shortest);
-    // Who had to do with a session last is in the audit trail; what its host says is nobody's doing.
+    // Who had to do with a session last is in the audit trail; what its host says is nobody's doing. Whoever watches has a lease to come.
     let sql = "SELECT s.id, (SELECT p.created_at FROM spawns AS p WHERE p.session_id = s.id ORDER BY p.number DESC LIMIT 1) AS began,
                       (SELECT a.created_at FROM audit_logs AS a WHERE a.session_id = s.id AND a.actor_kind = 'user'
-                       ORDER BY a.id DESC LIMIT 1) AS touched
+                       ORDER BY a.id DESC LIMIT 1) AS touched,
+                      (SELECT MAX(v.leased_until) FROM viewers AS v WHERE v.session_id = s.id) AS watched
                FROM user_sessions AS s INDEXED BY user_sessions_living
                WHERE s.org_id = ?1 AND s.state NOT IN ('exited', 'failed', 'lost') AND s.desired = 'run'";
     let mut statement = tx.prepare_cached(sql)?;
-    let read = |row: &Row<'_>| Ok((id(row)?, rows::time(row, "began")?, rows::time_option(row, "touched")?));
+    let read = |row: &Row<'_>| {
+        let had_to_do = [rows::time_option(row, "touched")?, rows::time_option(row, "watched")?];
+        Ok((id(row)?, rows::time(row, "began")?, had_to_do))
+    };
     for row in statement.query_map([org], read)? {
-        let (session, began, touched) = row?;
-        let since = touched.map_or(began, |touched| touched.max(began));
+        let (session, began, had_to_do) = row?;
+        let since = had_to_do.into_iter().flatten().fold(began, OffsetDateTime::max);
         let ends = [(idle, since, Overdue::Idle), (age, began, Overdue::Age)];
         let first = ends.into_iter().filter_map(|(max, since, why)| Some((since + max?, why))).min_by_key(|end| end.0);
         match first {

@@ -5,7 +5,9 @@ use agentapi_shared::audit::entry::time_text;
 use rusqlite::{Row, Transaction, params};
 use time::OffsetDateTime;
 
+use super::organizations::role_of;
 use super::{Sqlite, audit, rows};
+use crate::capability::Capability;
 use crate::store::records::{AuditEntry, DEFAULT_ORG, HostRecord, TenantContext};
 use crate::store::{Answer, HostStore, OutboxSeen, Scope, StoreError};
 
@@ -36,6 +38,9 @@ const SELECT: &str = "SELECT id, org_id, name, version, facts, last_seen_at, (SE
 
 /// Every host that a tenant may use.
 pub(super) fn list(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<Vec<HostRecord>, StoreError> {
+    if role_of(tx, tenant.org, tenant.user)?.is_none_or(|role| !role.has(Capability::HostView)) {
+        return Ok(Vec::new());
+    }
     let found = tx
         .prepare_cached(&format!("{SELECT} WHERE (org_id IS NULL OR org_id = ?1) AND revoked_at IS NULL ORDER BY id"))?
         .query_map([tenant.org.to_string()], read)?

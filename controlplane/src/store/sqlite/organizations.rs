@@ -60,6 +60,12 @@ pub(super) fn role_of(tx: &Transaction<'_>, org: OrgId, user: UserId) -> Result<
         .optional()?)
 }
 
+/// A tenant in the role that it has now, which may not be that its request began with; none: it is in the organisation no longer.
+pub(super) fn as_of_now(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<Option<TenantContext>, StoreError> {
+    let role = role_of(tx, tenant.org, tenant.user)?;
+    Ok(role.map(|role| TenantContext { role, ..tenant.clone() }))
+}
+
 /// Refuses a caller who is not in the organisation (for them it does not exist), or without the capability.
 pub(super) fn require(
     tx: &Transaction<'_>,
@@ -141,8 +147,8 @@ fn update(
 
 fn set_quotas(tx: &Transaction<'_>, org: OrgId, quotas: Quotas, audit: &AuditEntry) -> Result<(), StoreError> {
     let changed = tx.execute(
-        "UPDATE organizations SET sessions_max = ?2, sessions_per_day_max = ?3 WHERE id = ?1",
-        params![org.to_string(), quotas.sessions_max, quotas.sessions_per_day_max],
+        "UPDATE organizations SET sessions_max = ?2, sessions_per_day_max = ?3, viewers_max = ?4 WHERE id = ?1",
+        params![org.to_string(), quotas.sessions_max, quotas.sessions_per_day_max, quotas.viewers_max],
     )?;
     if changed == 0 {
         return Err(StoreError::NotFound);
@@ -244,6 +250,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<OrganizationRecord> {
         quotas: Quotas {
             sessions_max: row.get("sessions_max")?,
             sessions_per_day_max: row.get("sessions_per_day_max")?,
+            viewers_max: row.get("viewers_max")?,
         },
         revision: row.get("revision")?,
     })

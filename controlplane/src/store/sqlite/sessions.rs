@@ -7,7 +7,7 @@ use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
 use time::OffsetDateTime;
 
 use super::{Sqlite, audit, hosts, idempotency, organizations, rows};
-use crate::capability::Capability;
+use crate::capability::{Capability, Role};
 use crate::store::records::{
     AuditEntry, Desired, IdempotencyKey, NewSession, Replay, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
     StopRequest, TenantContext,
@@ -69,6 +69,8 @@ pub(super) fn create(
     key: Option<&IdempotencyKey>,
     audit: &AuditEntry,
 ) -> Result<Created, StoreError> {
+    // Somebody who is no member any more makes nothing.
+    organizations::as_of_now(tx, tenant)?.ok_or(StoreError::NotFound)?;
     if let Some(key) = key {
         let replay = idempotency::begin(tx, tenant, key, new.at)?;
         if replay != Replay::Fresh {
@@ -112,18 +114,21 @@ pub(super) fn create(
     Ok(Created::New(Box::new(get(tx, &Scope::System, new.id)?)))
 }
 
-/// The condition that a scope puts on rows, and its two values. A tenant sees what its role shows it: the rule that the other store has as a
-/// policy of the database.
-fn visible(scope: &Scope) -> (&'static str, [String; 2]) {
-    match scope {
-        Scope::Tenant(tenant) => (seen_by(tenant), [tenant.org.to_string(), tenant.user.to_string()]),
+/// The condition that a scope puts on rows, and its two values. A tenant sees what the role that it has now shows it, whatever its request began
+/// with: the rule that the other store has as a policy of the database.
+fn visible(tx: &Transaction<'_>, scope: &Scope) -> Result<(&'static str, [String; 2]), StoreError> {
+    Ok(match scope {
+        Scope::Tenant(tenant) => {
+            let role = organizations::role_of(tx, tenant.org, tenant.user)?;
+            (seen_by(role), [tenant.org.to_string(), tenant.user.to_string()])
+        }
         Scope::Host(host) => ("host_id = ?1 AND ?2 = ''", [host.to_string(), String::new()]),
         Scope::System => ("?1 = '' AND ?2 = ''", [String::new(), String::new()]),
-    }
+    })
 }
 
-fn seen_by(tenant: &TenantContext) -> &'static str {
-    let has = |capability| tenant.role.has(capability);
+fn seen_by(role: Option<Role>) -> &'static str {
+    let has = |capability| role.is_some_and(|role| role.has(capability));
     match (has(Capability::SessionViewAll), has(Capability::SessionViewOwn), has(Capability::SessionViewShared)) {
         (true, _, _) => "org_id = ?1 AND ?2 <> ''",
         (false, true, true) => "org_id = ?1 AND (created_by = ?2 OR visibility = 'organization')",
@@ -134,15 +139,16 @@ fn seen_by(tenant: &TenantContext) -> &'static str {
 }
 
 /// Refuses a tenant that sees a session and may not change it.
-fn require_change(scope: &Scope, record: &SessionRecord) -> Result<(), StoreError> {
+fn require_change(tx: &Transaction<'_>, scope: &Scope, record: &SessionRecord) -> Result<(), StoreError> {
     let Scope::Tenant(tenant) = scope else { return Ok(()) };
-    let own = record.created_by == tenant.user && tenant.role.has(Capability::SessionManageOwn);
-    if own || tenant.role.has(Capability::SessionManageAll) { Ok(()) } else { Err(StoreError::Forbidden) }
+    let role = organizations::role_of(tx, tenant.org, tenant.user)?.ok_or(StoreError::NotFound)?;
+    let own = record.created_by == tenant.user && role.has(Capability::SessionManageOwn);
+    if own || role.has(Capability::SessionManageAll) { Ok(()) } else { Err(StoreError::Forbidden) }
 }
 
 /// One session.
 pub(super) fn get(tx: &Transaction<'_>, scope: &Scope, id: SessionId) -> Result<SessionRecord, StoreError> {
-    let (condition, [first, second]) = visible(scope);
+    let (condition, [first, second]) = visible(tx, scope)?;
     let sql = format!("SELECT * FROM user_sessions WHERE {condition} AND id = ?3");
     let mut record = tx.prepare_cached(&sql)?.query_row(params![first, second, id.to_string()], read_session)?;
     record.spawns = spawns(tx, id)?;
@@ -155,7 +161,8 @@ pub(super) fn list(
     tenant: &TenantContext,
     filter: &SessionFilter,
 ) -> Result<Vec<SessionRecord>, StoreError> {
-    let (sql, values) = page(tenant, filter);
+    let Some(tenant) = organizations::as_of_now(tx, tenant)? else { return Ok(Vec::new()) };
+    let (sql, values) = page(&tenant, filter);
     collect(tx, &sql, values)
 }
 
@@ -249,7 +256,7 @@ pub(super) fn update(
     change: &SessionChange,
 ) -> Result<SessionRecord, StoreError> {
     let mut record = get(tx, scope, id)?;
-    require_change(scope, &record)?;
+    require_change(tx, scope, &record)?;
     if record.revision != revision {
         return Err(StoreError::Stale);
     }
@@ -357,7 +364,7 @@ pub(super) fn purge(tx: &Transaction<'_>, scope: &Scope, id: SessionId, audit: &
         Err(StoreError::NotFound) => return Ok(()),
         other => other?,
     };
-    require_change(scope, &record)?;
+    require_change(tx, scope, &record)?;
     tx.execute("DELETE FROM user_sessions WHERE id = ?1", [id.to_string()])?;
     audit::insert(tx, scope, record.org, audit)
 }

@@ -32,6 +32,7 @@ struct OrganizationRow {
     settings: Value,
     sessions_max: Option<u32>,
     sessions_per_day_max: Option<u32>,
+    viewers_max: Option<u32>,
     revision: u64,
 }
 
@@ -43,7 +44,11 @@ impl From<MembershipRow> for (OrganizationRecord, Role) {
             name: of.name,
             created_at: of.created_at,
             settings: OrganizationSettings::from_stored(of.settings),
-            quotas: Quotas { sessions_max: of.sessions_max, sessions_per_day_max: of.sessions_per_day_max },
+            quotas: Quotas {
+                sessions_max: of.sessions_max,
+                sessions_per_day_max: of.sessions_per_day_max,
+                viewers_max: of.viewers_max,
+            },
             revision: of.revision,
         };
         (record, row.role)
@@ -106,7 +111,7 @@ impl AsCaller<'_> {
         user: UserId,
     ) -> Result<Vec<(OrganizationRecord, Role)>, StoreError> {
         const COLUMNS: &str =
-            "role,organizations(id,name,created_at,settings,sessions_max,sessions_per_day_max,revision)";
+            "role,organizations(id,name,created_at,settings,sessions_max,sessions_per_day_max,viewers_max,revision)";
         let found: Vec<MembershipRow> = all_rows(|after: Option<&MembershipRow>| {
             let query = Query::of("memberships", COLUMNS)
                 .only(&Filter::eq("user_id", &user))

@@ -55,7 +55,7 @@ impl AsService<'_> {
         const SET: Function = Function::same("job_set_quotas");
         let arguments = json!({
             "p_org": org, "p_sessions_max": quotas.sessions_max, "p_sessions_per_day_max": quotas.sessions_per_day_max,
-            "p_audit": audit,
+            "p_viewers_max": quotas.viewers_max, "p_audit": audit,
         });
         self.call(SET, arguments).await
     }

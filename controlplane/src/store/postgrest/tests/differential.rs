@@ -35,7 +35,7 @@ fn kind(shown: &str) -> &str {
 fn count(seen: &Seen, operation: &Operation, answer: &str) {
     // An empty page, and nothing where something might be, are answers of their own.
     let answer = if ["[]", "None"].contains(&answer) { "nothing" } else { kind(answer) };
-    let answer = if ["NotFound", "Stale", "Forbidden", "nothing"].contains(&answer) { answer } else { "done" };
+    let answer = if ["NotFound", "Stale", "Forbidden", "Quota", "nothing"].contains(&answer) { answer } else { "done" };
     let name = format!("{} {answer}", kind(&format!("{operation:?}")));
     *seen.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
 }
@@ -74,7 +74,7 @@ fn lane(number: u8, real: &Real, seen: &Seen, runtime: &tokio::runtime::Handle) 
 
 /// What must have come up for the test to mean anything, each at least this often.
 const SEEN_MIN: usize = 10;
-const SEEN: [&str; 24] = [
+const SEEN: [&str; 31] = [
     "Create done",
     "Session done",
     "Session NotFound",
@@ -99,6 +99,13 @@ const SEEN: [&str; 24] = [
     "Browser done",
     "Begin done",
     "Audit done",
+    "Attach done",
+    "Attach Quota",
+    "Attach Forbidden",
+    "Attach NotFound",
+    "Detach done",
+    "Renew done",
+    "Renew nothing",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

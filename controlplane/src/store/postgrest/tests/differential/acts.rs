@@ -2,20 +2,25 @@
 
 use std::fmt::Debug;
 
-use agentapi_shared::api::{Posture, SandboxRequest, Visibility, Workspace};
+use agentapi_shared::api::{Posture, Quotas, SandboxRequest, Visibility, Workspace};
 use agentapi_shared::egress::EgressDecision;
 use agentapi_shared::link::HostFacts;
-use agentapi_shared::{EventId, Exit, ExitReason, SessionId, WindowSize};
+use agentapi_shared::{EventId, Exit, ExitReason, SessionId, ViewerId, WindowSize};
 use time::Duration;
 
 use super::operation::{At, Change, Operation as O, Who};
 use super::world::{World, newest, pick, told};
 use crate::capability::Capability;
 use crate::store::records::{
-    AuditEntry, EgressFilter, Holder, HostRecord, NewSession, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
-    StopRequest, TokenHolder, UserHolder,
+    AuditEntry, EgressFilter, Holder, HostRecord, NewSession, NewViewer, SessionChange, SessionFilter, SessionRecord,
+    SpawnRecord, StopRequest, TokenHolder, UserHolder,
 };
 use crate::store::{Answer, Created, Scope, Store, StoreError};
+
+/// Longer than a case.
+const LEASE: std::time::Duration = std::time::Duration::from_secs(3600);
+/// A viewer that never was.
+const NOBODY: ViewerId = ViewerId::from_u128(1);
 
 /// What came of an operation, on the embedded store and on the other.
 type Both = (String, String);
@@ -375,6 +380,35 @@ impl World<'_> {
             O::Release { by, key } => {
                 let (key, person) = (self.key(key, 0), self.person(by));
                 ask(self.stores(), |store| store.release_idempotent(person.clone(), key.clone())).await
+            }
+            other => self.on_viewers(other).await,
+        }
+    }
+
+    async fn on_viewers(&mut self, operation: O) -> Both {
+        match operation {
+            O::Attach { by, session, replaces } => {
+                let replaces = replaces.and_then(|at| pick(newest(&self.viewers), at)).copied();
+                let (session, _) = self.session(session);
+                let new = NewViewer { id: ViewerId::generate(), session, lease: LEASE, replaces };
+                self.viewers.push(new.id);
+                let (person, entry) = (self.person(by), self.entry("attach"));
+                ask(self.stores(), |store| store.attach_viewer(person.clone(), new, entry.clone())).await
+            }
+            O::Detach { by, viewer } => {
+                let viewer = pick(newest(&self.viewers), viewer).copied().unwrap_or(NOBODY);
+                let (person, entry) = (self.person(by), self.entry("detach"));
+                ask(self.stores(), |store| store.detach_viewer(person.clone(), viewer, entry.clone())).await
+            }
+            O::Renew { viewer, over } => {
+                let viewer = pick(&self.viewers, viewer).copied().unwrap_or(NOBODY);
+                let lease = if over { std::time::Duration::ZERO } else { LEASE };
+                ask(self.stores(), |store| store.renew_viewers(vec![viewer], lease)).await
+            }
+            O::Viewers { of, max } => {
+                let quotas = Quotas { viewers_max: max, ..Quotas::default() };
+                let (org, entry) = (self.person(of).org, self.entry("quotas"));
+                ask(self.stores(), |store| store.set_quotas(org, quotas, entry.clone())).await
             }
             other => unreachable!("{other:?}"),
         }

@@ -154,6 +154,24 @@ pub(super) enum Operation {
         text: String,
         seen: Option<u8>,
     },
+    Attach {
+        by: At,
+        session: At,
+        replaces: Option<At>,
+    },
+    Detach {
+        by: At,
+        viewer: At,
+    },
+    Renew {
+        viewer: At,
+        over: bool,
+    },
+    /// How many viewers an organisation may have.
+    Viewers {
+        of: At,
+        max: Option<u32>,
+    },
     /// Time passes.
     Wait {
         minutes: u32,
@@ -256,6 +274,17 @@ fn on_sessions() -> impl Strategy<Value = Operation> {
     ]
 }
 
+fn on_viewers() -> impl Strategy<Value = Operation> {
+    use Operation as O;
+    use proptest::option::weighted;
+    prop_oneof![
+        6 => (at(), at(), weighted(0.3, at())).prop_map(|(by, session, replaces)| O::Attach { by, session, replaces }),
+        2 => (at(), at()).prop_map(|(by, viewer)| O::Detach { by, viewer }),
+        2 => (at(), prop::bool::weighted(0.3)).prop_map(|(viewer, over)| O::Renew { viewer, over }),
+        1 => (at(), weighted(0.7, 0..3_u32)).prop_map(|(of, max)| O::Viewers { of, max }),
+    ]
+}
+
 fn on_the_rest() -> impl Strategy<Value = Operation> {
     use Operation as O;
     use proptest::option::of;
@@ -288,5 +317,5 @@ fn on_the_rest() -> impl Strategy<Value = Operation> {
 }
 
 pub(super) fn operation() -> impl Strategy<Value = Operation> {
-    prop_oneof![2 => on_sessions(), 1 => on_the_rest()]
+    prop_oneof![4 => on_sessions(), 1 => on_viewers(), 2 => on_the_rest()]
 }

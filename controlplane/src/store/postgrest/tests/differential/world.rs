@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use agentapi_shared::audit::Personal;
-use agentapi_shared::{EventId, HostId, OrgId, SessionId, UserId};
+use agentapi_shared::{EventId, HostId, OrgId, SessionId, UserId, ViewerId};
 use agentapi_test_postgres::dir::TempDir;
 use anyhow::Result;
 use serde_json::json;
@@ -84,6 +84,7 @@ pub(super) struct World<'a> {
     /// Oldest first.
     pub(super) sessions: Vec<(SessionId, OrgId)>,
     pub(super) decisions: Vec<EventId>,
+    pub(super) viewers: Vec<ViewerId>,
     pub(super) codes: Vec<String>,
     pub(super) cookies: Vec<String>,
     /// Records that were sent.
@@ -128,6 +129,7 @@ impl<'a> World<'a> {
             now: START,
             sessions: Vec::new(),
             decisions: Vec::new(),
+            viewers: Vec::new(),
             codes: Vec::new(),
             cookies: Vec::new(),
             entries: Vec::new(),
