@@ -13,6 +13,7 @@ use crate::events::{Audience, Events};
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::relay::Hubs;
+use crate::sights::Sights;
 use crate::sockets::Sockets;
 use crate::store::Store;
 use crate::store::records::{HostRecord, SessionFacts, SessionRecord};
@@ -30,6 +31,8 @@ pub struct Plane {
     pub hubs: Hubs,
     /// Live sockets by credential.
     pub sockets: Sockets,
+    /// Logins at issuers that were seen.
+    pub sights: Sights,
     /// Somebody changed what an organisation wants of its sessions.
     pub settings_changed: watch::Sender<()>,
     /// What operators watch.
@@ -54,6 +57,7 @@ impl Plane {
             events: Events::new(),
             hubs: Hubs::default(),
             sockets: Sockets::default(),
+            sights: Sights::default(),
             settings_changed: watch::Sender::new(()),
             metrics: Metrics::default(),
             agents,

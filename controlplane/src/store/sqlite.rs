@@ -13,6 +13,7 @@ mod hosts;
 mod idempotency;
 mod logins;
 mod members;
+mod operator;
 mod organizations;
 mod rows;
 mod sessions;
@@ -29,7 +30,7 @@ use super::{Answer, Store, StoreError};
 const QUEUE_MAX: usize = 1024;
 
 /// Each migration runs once, in order, in a transaction of its own.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("sqlite/migrations/0001.sql"),
     include_str!("sqlite/migrations/0002.sql"),
     include_str!("sqlite/migrations/0003.sql"),
@@ -38,6 +39,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("sqlite/migrations/0006.sql"),
     include_str!("sqlite/migrations/0007.sql"),
     include_str!("sqlite/migrations/0008.sql"),
+    include_str!("sqlite/migrations/0009.sql"),
 ];
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
