@@ -2,6 +2,7 @@
 
 pub(super) mod audit;
 mod logins;
+mod operator;
 mod organizations;
 mod sandboxes;
 
@@ -116,6 +117,7 @@ pub(super) async fn run(subject: &Subject) {
     decisions_are_kept_with_their_session(subject).await;
     audit::run(subject).await;
     organizations::run(subject).await;
+    operator::run(subject).await;
 }
 
 async fn a_session_is_read_as_it_was_written(subject: &Subject) {
