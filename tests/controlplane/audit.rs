@@ -93,7 +93,10 @@ fn manipulations(product: &Product, file: &Path, key: &str) -> Result<()> {
     let (last, at) = (manifest["last"].as_u64().context("a number")?, field("exported_at")?);
     let whole = || lines.iter().map(|line| (*line).to_owned()).collect::<Vec<String>>();
     let (code, said) = verify(&whole(), &["--key", key])?;
-    ensure!(code == Some(0) && said.contains("handed out then") && said.contains("nothing is said"), "the control: {said}");
+    ensure!(
+        code == Some(0) && said.contains("handed out then") && said.contains("nothing is said"),
+        "the control: {said}"
+    );
     let (code, said) = verify(&whole(), &[])?;
     ensure!(code == Some(0) && said.contains("no key was given"), "{said}");
 

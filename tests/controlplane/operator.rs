@@ -128,7 +128,8 @@ async fn whoever_is_erased_has_nothing_within_a_minute_and_every_hash_holds() ->
     };
     ensure!(of_ada(&text) >= 3 && text.contains("ada@example.com"), "the control: {text}");
 
-    let (start, erased) = (Instant::now(), admin_json(&product, &["erase-person", "--email", "ada@example.com", "--yes"])?);
+    let (start, erased) =
+        (Instant::now(), admin_json(&product, &["erase-person", "--email", "ada@example.com", "--yes"])?);
     assert_eq!(erased["sessions_stopped"], 1, "{erased}");
     assert_eq!(agentapi(&product, &ada.key, &["session", "list"])?.status.code(), Some(5), "the key is nobody's");
     closes(&mut terminal, WITHIN).await?;

@@ -382,7 +382,11 @@ fn credential_calls(world: &World, things: &Things) -> Vec<Call> {
             Some((org.id, "organization.quotas")),
             json!({ "p_org": org.id, "p_sessions_max": 5, "p_sessions_per_day_max": null }),
         ),
-        call("job_disable_user", Some((PLATFORM, "user.disable")), json!({ "p_user": member.id, "p_disabled": true, "p_force": false })),
+        call(
+            "job_disable_user",
+            Some((PLATFORM, "user.disable")),
+            json!({ "p_user": member.id, "p_disabled": true, "p_force": false }),
+        ),
         call("job_people", None, json!({ "p_user": member.id, "p_email": null })),
         call("job_organizations", None, json!({})),
         call("job_erase_person", Some((PLATFORM, "user.erase")), json!({ "p_user": member.id, "p_force": false })),

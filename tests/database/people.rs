@@ -143,7 +143,8 @@ async fn a_machine_becomes_a_host_once_and_until_it_is_revoked() -> Result<()> {
     for credential in ["third", "fourth"] {
         assert_eq!(holder(&world, credential).await?["kind"], "host", "{credential}");
     }
-    let confirm = |credential: &str| json!({ "p_credential": sha256_hex(credential), "p_others_end_at": "2026-01-02T00:00:00Z" });
+    let confirm =
+        |credential: &str| json!({ "p_credential": sha256_hex(credential), "p_others_end_at": "2026-01-02T00:00:00Z" });
     world.rest.call(&world.service, "job_confirm_host_credential", &confirm("third")).await?.done()?;
     assert_eq!(holder(&world, "fourth").await?["kind"], "host", "one that was never pending confirms nothing");
     world.rest.call(&world.service, "job_confirm_host_credential", &confirm("fourth")).await?.done()?;

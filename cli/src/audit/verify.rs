@@ -132,12 +132,16 @@ fn told(report: &Report, exported_at: &str, checkpoint: Option<&(u64, String)>) 
         "the file is not signed: it may have been cut at either end, or dated anew".to_owned()
     });
     lines.push(match checkpoint {
-        Some((number, at)) => format!("the trail is what it was up to record {number} at {at}: a checkpoint agrees, signed with {key}"),
+        Some((number, at)) => {
+            format!("the trail is what it was up to record {number} at {at}: a checkpoint agrees, signed with {key}")
+        }
         None => "no checkpoint speaks of the trail: what was in it before the export is the database's word".to_owned(),
     });
     if checkpoint.is_some() && report.unvouched() > 0 {
         let from = last - report.unvouched() + 1;
-        lines.push(format!("records {from} to {last} came after it: what they were before the export is the database's word"));
+        lines.push(format!(
+            "records {from} to {last} came after it: what they were before the export is the database's word"
+        ));
     }
     lines.push(format!("nothing is said of what came after record {last}, or after {exported_at}"));
     if !report.key_is_known {

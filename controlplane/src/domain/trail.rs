@@ -72,11 +72,7 @@ pub async fn export(plane: &Plane, principal: &Principal, after: u64) -> Result<
 }
 
 /// The same for the platform's operator, of its own chain.
-pub async fn export_platform(
-    store: &dyn Store,
-    after: u64,
-    checkpoints: &Checkpoints,
-) -> Result<Export, DomainError> {
+pub async fn export_platform(store: &dyn Store, after: u64, checkpoints: &Checkpoints) -> Result<Export, DomainError> {
     let record = |detail| (Scope::System, audit::of_platform("audit.export", detail));
     begin(store, Whose::Platform, after, Some(checkpoints), record).await
 }

@@ -40,7 +40,9 @@ pub enum Fault {
         given: String,
     },
     /// The file says another range than was signed.
-    #[error("the manifest was changed: records {first} to {last} are not the range that was signed, so the trail was cut or added to")]
+    #[error(
+        "the manifest was changed: records {first} to {last} are not the range that was signed, so the trail was cut or added to"
+    )]
     Cut {
         /// The first that it says.
         first: u64,

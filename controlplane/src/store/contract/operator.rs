@@ -56,7 +56,10 @@ impl Subject {
             expires_at: None,
         };
         self.store.create_api_key(tenant.clone(), key, entry()).await.unwrap();
-        self.store.create_login_code(tenant.clone(), hash(&format!("code of {name}")), expires_at, entry()).await.unwrap();
+        self.store
+            .create_login_code(tenant.clone(), hash(&format!("code of {name}")), expires_at, entry())
+            .await
+            .unwrap();
         let cookie = hash(&format!("cookie of {name}"));
         let code = hash(&format!("code of {name}"));
         self.store.redeem_login_code(code, cookie, expires_at, entry()).await.unwrap().unwrap();
@@ -200,7 +203,7 @@ async fn the_platforms_trail_is_read_by_no_tenant(subject: &Subject) {
 async fn organizations_are_shown_with_their_owners(subject: &Subject) {
     let store = &subject.store;
     let made = subject.organization().await;
-    let quotas = Quotas { sessions_max: Some(7), sessions_per_day_max: None, ..Quotas::default() };
+    let quotas = Quotas { sessions_max: Some(7), sessions_per_day_max: None };
     store.set_quotas(made.org, quotas, entry()).await.unwrap();
     let all = store.overview().await.unwrap();
     let of = |org| all.iter().find(|found| found.id == org).unwrap();

@@ -4,7 +4,9 @@ use time::OffsetDateTime;
 
 use super::Postgrest;
 use super::jobs::{HolderRow, UserRow};
-use crate::store::records::{AuditEntry, BrowserSession, Holder, KeyFacts, Sight, TenantContext, TokenHolder, UserHolder};
+use crate::store::records::{
+    AuditEntry, BrowserSession, Holder, KeyFacts, Sight, TenantContext, TokenHolder, UserHolder,
+};
 use crate::store::{Answer, CredentialStore, Scope};
 
 impl From<UserRow> for UserHolder {

@@ -128,12 +128,7 @@ impl EnrolmentStore for Postgrest {
         Box::pin(async move { self.as_service().redeem_host_enrolment(&token_hash, host, &credential_hash, at).await })
     }
 
-    fn rotate_host_credential(
-        &self,
-        host: HostId,
-        credential_hash: String,
-        audit: AuditEntry,
-    ) -> Answer<'_, ()> {
+    fn rotate_host_credential(&self, host: HostId, credential_hash: String, audit: AuditEntry) -> Answer<'_, ()> {
         Box::pin(async move {
             let org = self.as_service().org_of_host(host).await?;
             let audit = audit.argument(org.unwrap_or(PLATFORM), &Scope::Host(host));

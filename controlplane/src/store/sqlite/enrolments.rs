@@ -30,12 +30,7 @@ impl EnrolmentStore for Sqlite {
         self.call(move |tx| redeem(tx, &token_hash, host, &credential_hash, at))
     }
 
-    fn rotate_host_credential(
-        &self,
-        host: HostId,
-        credential_hash: String,
-        audit: AuditEntry,
-    ) -> Answer<'_, ()> {
+    fn rotate_host_credential(&self, host: HostId, credential_hash: String, audit: AuditEntry) -> Answer<'_, ()> {
         self.call(move |tx| rotate(tx, host, &credential_hash, &audit))
     }
 
@@ -124,12 +119,7 @@ pub(super) fn insert_credential(
     Ok(())
 }
 
-fn rotate(
-    tx: &Transaction<'_>,
-    host: HostId,
-    credential_hash: &str,
-    audit: &AuditEntry,
-) -> Result<(), StoreError> {
+fn rotate(tx: &Transaction<'_>, host: HostId, credential_hash: &str, audit: &AuditEntry) -> Result<(), StoreError> {
     let sql = "SELECT org_id FROM hosts WHERE id = ?1 AND revoked_at IS NULL";
     let org: Option<OrgId> = tx.query_row(sql, [host.to_string()], |row| rows::id_option(row, "org_id"))?;
     // One that was not confirmed for so long was lost on its way.

@@ -200,12 +200,7 @@ fn enable(tx: &Transaction<'_>, user: UserId, audit: &AuditEntry) -> Result<(), 
 }
 
 /// Removes what is personal of somebody, here and beside the audit trail, whose hashes stay as they are.
-fn erase(
-    tx: &Transaction<'_>,
-    user: UserId,
-    last_owner: LastOwner,
-    audit: &AuditEntry,
-) -> Result<Erased, StoreError> {
+fn erase(tx: &Transaction<'_>, user: UserId, last_owner: LastOwner, audit: &AuditEntry) -> Result<Erased, StoreError> {
     let sessions = shut_out(tx, user, last_owner, "user.erase", audit.at)?;
     let (id, at) = (user.to_string(), time_text(audit.at));
     let email: Option<String> = tx
