@@ -90,6 +90,7 @@ async fn whoever_is_shut_out_has_nothing_and_may_come_back(subject: &Subject) {
     assert_eq!(word(nobody), "not_found");
     let disabled = store.disable_user(leaver.user, LastOwner::Stays, by_operator("user.disable")).await.unwrap();
     assert_eq!((disabled, subject.good("leaver").await), (1, (false, false)));
+    assert!(subject.make(&leaver).await.is_err(), "a request that was under way makes nothing");
     let desired = async |id| store.session(Scope::System, id).await.unwrap().desired;
     assert_eq!((desired(session.id).await, desired(other.id).await), (Desired::Stop, Desired::Run));
     subject.seal().await;
