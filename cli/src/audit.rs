@@ -5,7 +5,7 @@ mod verify;
 use std::io::Write as _;
 use std::path::Path;
 
-use agentapi_shared::api::{AuditEntryFields, AuditRecord, LIMIT_MAX, Page};
+use agentapi_shared::api::{AuditEntryFields, AuditKey, AuditRecord, LIMIT_MAX, Page};
 use anyhow::Context as _;
 
 use crate::args::{AuditCommand, AuditExportArgs, AuditListArgs, GlobalArgs};
@@ -22,7 +22,17 @@ pub(crate) async fn audit(command: &AuditCommand, global: &GlobalArgs, env: &Env
         AuditCommand::List(args) => list(&Client::new(config::server(global, env)?)?, args, global.json).await,
         AuditCommand::Export(args) => export(&Client::new(config::server(global, env)?)?, args).await,
         AuditCommand::Verify(args) => verify::verify(args, global.json),
+        AuditCommand::Key => key(&Client::new(config::server(global, env)?)?, global.json).await,
     }
+}
+
+async fn key(client: &Client, json: bool) -> anyhow::Result<()> {
+    let key: AuditKey = client.read("audit/key").await?;
+    if json {
+        return output::json(&key);
+    }
+    output::line(&key.public_key);
+    Ok(())
 }
 
 async fn list(client: &Client, args: &AuditListArgs, json: bool) -> anyhow::Result<()> {

@@ -1,12 +1,22 @@
-//! What the platform's operator does on the machine of the control plane, with the store and without a server: makes owners, sets quotas.
+//! What the platform's operator does on the machine of the control plane, with the store and beside a server or without one: makes owners, sets
+//! quotas, shuts people out, reads the platform's own trail.
 //!
-//! Whoever may run it has the database anyway. It speaks to the store's traits, so it is the same in a Supabase project.
+//! Whoever may run it has the database anyway. It speaks to the store's traits, so it is the same in a Supabase project. A server that runs learns
+//! of it from the store, within half a minute.
+
+mod organizations;
+mod people;
+mod trail;
+
+use std::path::PathBuf;
 
 use agentapi_shared::api::Quotas;
 use agentapi_shared::{ApiKeyId, OrgId, UserId};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use tracing::warn;
 
+use crate::audit::{CheckpointError, Checkpoints, seal_all};
 use crate::capability::Role;
 use crate::config::Config;
 use crate::domain::{DomainError, audit, validate};
@@ -18,6 +28,10 @@ use crate::store::records::{Identity, NewApiKey, TenantContext};
 use crate::store::{Store, StoreError};
 use crate::stores::{Stores, StoresError};
 
+pub use organizations::ListOrganizations;
+pub use people::{EnableUser, Ending, PersonArgs};
+pub use trail::{PlatformAudit, PlatformAuditVerb};
+
 /// Who vouches for people that are made here.
 const ISSUER: &str = "local";
 
@@ -28,6 +42,16 @@ pub enum AdminVerb {
     CreateOwner(CreateOwner),
     /// Set how much an organisation may have; what is left out has no limit.
     SetQuotas(SetQuotas),
+    /// Show the organisations: whose they are, how much they may have, and have.
+    ListOrganizations(ListOrganizations),
+    /// Shut somebody out: logins, keys, open terminals and sessions end.
+    DisableUser(Ending),
+    /// Let somebody in again.
+    EnableUser(EnableUser),
+    /// Shut somebody out for good, and remove their name, mail and IP addresses; the audit trail still verifies.
+    ErasePerson(Ending),
+    /// Show the platform's own audit trail: refusals of unknown callers, and operators' acts.
+    Audit(PlatformAudit),
 }
 
 /// See [`AdminVerb::CreateOwner`].
@@ -88,19 +112,97 @@ pub enum AdminError {
     /// There is no such organisation.
     #[error("no organisation has the id {0}")]
     NoOrganization(OrgId),
+    /// Nobody is that.
+    #[error("nobody here is {0}")]
+    NoPerson(String),
+    /// Several issuers vouch for somebody with this address.
+    #[error("{said} is the address of several: {ids}; name one with --user")]
+    SeveralPeople {
+        /// The address.
+        said: String,
+        /// Who they are.
+        ids: String,
+    },
+    /// Organisations would be left alone.
+    #[error(
+        "nobody else owns {0}: have them make somebody else an owner first (`agentapi member role`), or say --force, and nobody manages it any more"
+    )]
+    LastOwner(String),
+    /// Nothing is left of them.
+    #[error("{0} was erased, and does not come back; they may be invited anew")]
+    Erased(UserId),
+    /// Nobody said yes.
+    #[error("nothing was done: say --yes")]
+    NotConfirmed,
+    /// The key that exports are signed with.
+    #[error("cannot sign")]
+    Checkpoints(#[from] CheckpointError),
+    /// The trail.
+    #[error("cannot hand out the trail")]
+    Trail(#[source] DomainError),
+    /// Where it is written to.
+    #[error("cannot write {path}")]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The answer.
+    #[error("cannot write the answer")]
+    Json(#[source] serde_json::Error),
     /// The store.
     #[error("the store did not do it")]
     Store(#[source] StoreError),
 }
 
-/// Does it; gives what is printed.
-pub async fn run(config: &Config, project: Option<ProjectKeys>, verb: AdminVerb) -> Result<String, AdminError> {
+/// Does it; gives what is printed, if there is anything to say.
+pub async fn run(config: &Config, project: Option<ProjectKeys>, verb: AdminVerb) -> Result<Option<String>, AdminError> {
     make_private(&config.data_dir).map_err(AdminError::DataDir)?;
     let store = Stores::open(&config.data_dir, project, minter(config)?).await?.store();
-    match verb {
-        AdminVerb::CreateOwner(wanted) => create_owner(&*store, wanted).await,
-        AdminVerb::SetQuotas(wanted) => set_quotas(&*store, &wanted).await,
+    // A server that runs seals what it writes itself, and only then looks.
+    if matches!(verb, AdminVerb::Audit(_)) {
+        seal_all(&*store).await.map_err(AdminError::Store)?;
     }
+    let said = act(config, &*store, verb).await?;
+    if let Err(failure) = seal_all(&*store).await {
+        warn!(error = &failure as &dyn std::error::Error, "done, and its record is not sealed yet; the server does it");
+    }
+    Ok(said)
+}
+
+async fn act(config: &Config, store: &dyn Store, verb: AdminVerb) -> Result<Option<String>, AdminError> {
+    match verb {
+        AdminVerb::CreateOwner(wanted) => create_owner(store, wanted).await.map(Some),
+        AdminVerb::SetQuotas(wanted) => set_quotas(store, &wanted).await.map(Some),
+        AdminVerb::ListOrganizations(wanted) => organizations::list(store, &wanted).await.map(Some),
+        AdminVerb::DisableUser(wanted) => people::disable(store, &wanted).await.map(Some),
+        AdminVerb::EnableUser(wanted) => people::enable(store, &wanted).await.map(Some),
+        AdminVerb::ErasePerson(wanted) => people::erase(store, &wanted).await.map(Some),
+        AdminVerb::Audit(PlatformAudit { verb: Some(PlatformAuditVerb::Export { after, output }), .. }) => {
+            let dir = config.audit_checkpoint_dir.as_deref().unwrap_or(&config.data_dir);
+            let checkpoints = Checkpoints::open(&config.data_dir, dir)?;
+            trail::export(store, &checkpoints, after, output.as_deref()).await
+        }
+        AdminVerb::Audit(wanted) => trail::list(store, &wanted).await.map(Some),
+    }
+}
+
+/// Columns as wide as what is in them; the last one ends where it ends.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What others wrote must not drive the terminal of whoever looks.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 async fn create_owner(store: &dyn Store, wanted: CreateOwner) -> Result<String, AdminError> {

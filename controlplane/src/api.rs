@@ -79,6 +79,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(enrolments::create))
         .routes(routes!(enrolments::redeem))
         .routes(routes!(enrolments::rotate))
+        .routes(routes!(enrolments::confirm))
         .routes(routes!(organizations::list, organizations::create))
         .routes(routes!(organizations::get, organizations::update))
         .routes(routes!(members::list))

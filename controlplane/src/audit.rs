@@ -29,6 +29,7 @@ use backlog::Backlog;
 use repeats::{Occurrence, Repeats};
 
 pub use checkpoints::{CheckpointError, Checkpoints};
+pub use sealer::seal_all;
 
 /// See the module.
 #[derive(Debug)]

@@ -92,7 +92,7 @@ pub struct Options {
     #[arg(long, value_name = "PATH", env = "AGENTAPI_CONTROLPLANE_HOST_CREDENTIAL_FILE")]
     pub host_credential_file: Option<PathBuf>,
     /// Where the signed ends of the audit trail are kept; the data directory if absent.
-    #[arg(long, value_name = "DIR", env = "AGENTAPI_CONTROLPLANE_AUDIT_CHECKPOINT_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "AGENTAPI_CONTROLPLANE_AUDIT_CHECKPOINT_DIR")]
     pub audit_checkpoint_dir: Option<PathBuf>,
     /// End when this process ends.
     #[arg(long, value_name = "PID", env = "AGENTAPI_CONTROLPLANE_EXIT_WITH_PARENT")]

@@ -26,6 +26,7 @@ mod private_file;
 pub mod relay;
 pub mod request;
 pub mod server;
+pub mod sights;
 pub mod sockets;
 pub mod store;
 pub mod stores;

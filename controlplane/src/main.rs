@@ -78,7 +78,7 @@ fn workers() -> usize {
 
 async fn administer(config: &Config, project: Option<ProjectKeys>, verb: AdminVerb) -> ExitCode {
     match admin::run(config, project, verb).await {
-        Ok(answer) => say(&answer),
+        Ok(answer) => answer.map_or(ExitCode::SUCCESS, |answer| say(&answer)),
         Err(error) => fail(&error),
     }
 }

@@ -14,6 +14,7 @@ use crate::fleet::Fleet;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::relay::Hubs;
+use crate::sights::Sights;
 use crate::sockets::Sockets;
 use crate::store::Store;
 use crate::store::records::{HostRecord, SessionFacts, SessionRecord};
@@ -33,6 +34,8 @@ pub struct Plane {
     pub sockets: Sockets,
     /// What is taken in the store for each viewer.
     pub leases: Leases,
+    /// Logins at issuers that were seen.
+    pub sights: Sights,
     /// Somebody changed what an organisation wants of its sessions.
     pub settings_changed: watch::Sender<()>,
     /// What operators watch.
@@ -58,6 +61,7 @@ impl Plane {
             hubs: Hubs::default(),
             sockets: Sockets::default(),
             leases: Leases::default(),
+            sights: Sights::default(),
             settings_changed: watch::Sender::new(()),
             metrics: Metrics::default(),
             agents,

@@ -23,10 +23,11 @@ use tokio::sync::watch;
 use crate::capability::Role;
 
 use records::{
-    ApiKeyRecord, AuditEntry, AuditFilter, AuditHead, AuditPage, BrowserSession, EgressFilter, Expiry, Holder,
-    HostRecord, IdempotencyKey, Identity, InvitationRecord, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
-    NewLogin, NewSession, NewViewer, OrganizationChange, OrganizationRecord, RefreshTaken, Replay, Sealed,
-    SessionChange, SessionFilter, SessionRecord, TenantContext, TokenHolder, UserHolder,
+    ApiKeyRecord, AuditEntry, AuditFilter, AuditHead, AuditPage, BrowserSession, EgressFilter, Erased, Expiry, Holder,
+    HostRecord, IdempotencyKey, Identity, InvitationRecord, LastOwner, MemberRecord, NewApiKey, NewEnrolment,
+    NewInvitation, NewLogin, NewSession, NewViewer, OrganizationChange, OrganizationOverview, OrganizationRecord,
+    PersonRecord, RefreshTaken, Replay, Sealed, SessionChange, SessionFilter, SessionRecord, Sight, TenantContext,
+    TokenHolder, UserHolder, Who,
 };
 
 /// The answer of a store method.
@@ -169,6 +170,8 @@ pub trait CredentialStore {
     ) -> Answer<'_, Option<UserHolder>>;
     /// A browser session that is not over.
     fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<BrowserSession>>;
+    /// Records a login at an issuer that shows itself as a token, if it was never seen, by whichever process. True: this was the first sight.
+    fn see_session(&self, sight: Sight) -> Answer<'_, bool>;
     /// Ends a browser session.
     fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()>;
 }
@@ -184,12 +187,12 @@ pub trait LoginStore: Send + Sync + std::fmt::Debug {
     fn put_refresh(&self, login: String, until: OffsetDateTime, refresh: Option<Sealed>) -> Answer<'_, ()>;
 }
 
-/// What has to be done in a database that others change too. The embedded one needs none of it: nobody else is there, and what is over goes with
-/// the next of its kind.
+/// What has to be done in a database that others change too.
 pub trait UpkeepStore {
     /// How often it has to be done; none: never.
     fn upkeep_every(&self) -> Option<Duration>;
-    /// Shuts out users whom the issuer has deleted, and has their sessions stopped; gives those sessions.
+    /// Shuts out users whom the issuer has deleted, and has their sessions stopped. Gives every session that still lives and was stopped because its
+    /// user was shut out, by whomever: their hosts may not know yet.
     fn end_deleted_users(&self) -> Answer<'_, Vec<SessionId>>;
     /// Removes logins, codes, keys and enrolments that are over; gives how many.
     fn sweep(&self, now: OffsetDateTime) -> Answer<'_, u64>;
@@ -265,16 +268,28 @@ pub trait EnrolmentStore {
         credential_hash: String,
         at: OffsetDateTime,
     ) -> Answer<'_, Option<OrgId>>;
-    /// Gives a host a new credential; those before end at `others_end_at`.
-    fn rotate_host_credential(
-        &self,
-        host: HostId,
-        credential_hash: String,
-        others_end_at: OffsetDateTime,
-        audit: AuditEntry,
-    ) -> Answer<'_, ()>;
+    /// Gives a host a new credential. Those before stay good until it is confirmed: the answer may be lost on its way.
+    fn rotate_host_credential(&self, host: HostId, credential_hash: String, audit: AuditEntry) -> Answer<'_, ()>;
+    /// A host uses this credential: at the first time all others of it end, at `others_end_at`.
+    fn confirm_host_credential(&self, credential_hash: String, others_end_at: OffsetDateTime) -> Answer<'_, ()>;
     /// Ends a host of the organisation: its credentials are good no longer.
     fn revoke_host(&self, tenant: TenantContext, host: HostId, audit: AuditEntry) -> Answer<'_, ()>;
+}
+
+/// What the platform's operator does and sees: whose the organisations are, who is let in, and the platform's own trail.
+pub trait OperatorStore {
+    /// Every organisation, oldest first.
+    fn overview(&self) -> Answer<'_, Vec<OrganizationOverview>>;
+    /// Whoever is meant.
+    fn people(&self, who: Who) -> Answer<'_, Vec<PersonRecord>>;
+    /// Shuts somebody out: their logins end, their keys are good for nothing, their sessions are stopped and recorded. Gives how many are.
+    fn disable_user(&self, user: UserId, last_owner: LastOwner, audit: AuditEntry) -> Answer<'_, u64>;
+    /// Lets somebody in again; whoever was erased is refused as `erased`.
+    fn enable_user(&self, user: UserId, audit: AuditEntry) -> Answer<'_, ()>;
+    /// Shuts somebody out for good and removes what is personal of them. The audit trail's hashes stay as they are.
+    fn erase_person(&self, user: UserId, last_owner: LastOwner, audit: AuditEntry) -> Answer<'_, Erased>;
+    /// A page of the platform's trail, which no tenant reads.
+    fn platform_records(&self, filter: AuditFilter) -> Answer<'_, AuditPage>;
 }
 
 /// Requests that must have one effect.
@@ -319,6 +334,7 @@ pub trait Store:
     + MemberStore
     + ApiKeyStore
     + EnrolmentStore
+    + OperatorStore
     + IdempotencyStore
     + AuditStore
     + UpkeepStore

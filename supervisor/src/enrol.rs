@@ -54,6 +54,8 @@ enum EnrolError {
     Start(#[source] io::Error),
     #[error("cannot reach the control plane")]
     Reach(#[source] reqwest::Error),
+    #[error("the control plane's answer holds no credential")]
+    Answer(#[source] serde_json::Error),
     #[error("the control plane refused ({status}): {detail}")]
     Refused { status: u16, detail: String },
 }
@@ -67,7 +69,8 @@ pub(crate) fn enrol(options: &EnrolOptions) -> ExitCode {
         }
         let place = Place::reserve(&options.credential_file)?;
         let url = at(&base, "/api/v1/host-enrolments/redeem");
-        let made = ask(&base, |http| http.post(url).json(&RedeemHostEnrolment { token: token.clone() }))?;
+        let made: HostCredential =
+            json_of(&ask(&base, |http| http.post(url).json(&RedeemHostEnrolment { token: token.clone() }))?)?;
         place.fill(&link_of(&base), &made)?;
         Ok(made)
     });
@@ -84,8 +87,14 @@ pub(crate) fn rotate(options: &RotateOptions) -> ExitCode {
         let base = Url::parse(base).map_err(|_| EnrolError::Malformed(path.clone()))?;
         let place = Place::reserve(path)?;
         let url = at(&base, "/api/v1/hosts/credential");
-        let made = ask(&base, |http| http.post(url).bearer_auth(&before.token))?;
+        let made: HostCredential = json_of(&ask(&base, |http| http.post(url).bearer_auth(&before.token))?)?;
         place.fill(&before.url, &made)?;
+        // It is kept, so the one before may end. If this is not heard, the next link says it.
+        let url = at(&base, "/api/v1/hosts/credential/confirm");
+        if let Err(error) = ask(&base, |http| http.post(url).bearer_auth(&made.token)) {
+            let words = "the credential before is good until the host connects with the new one";
+            let _told = writeln!(io::stderr(), "agentapi-supervisor: {words}: {}", chain(&error));
+        }
         Ok(made)
     });
     end(rotated, path, "has a new credential")
@@ -146,7 +155,12 @@ fn link_of(base: &Url) -> String {
     at(base, agentapi_shared::link::PATH).as_str().replacen("http", "ws", 1)
 }
 
-fn ask(base: &Url, request: impl FnOnce(&Client) -> RequestBuilder) -> Result<HostCredential, EnrolError> {
+fn json_of(answer: &[u8]) -> Result<HostCredential, EnrolError> {
+    serde_json::from_slice(answer).map_err(EnrolError::Answer)
+}
+
+/// The body of an answer that is good.
+fn ask(base: &Url, request: impl FnOnce(&Client) -> RequestBuilder) -> Result<Vec<u8>, EnrolError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(EnrolError::Start)?;
     runtime.block_on(async {
         // A redirect could carry the token to somewhere else; the API has none.
@@ -157,7 +171,7 @@ fn ask(base: &Url, request: impl FnOnce(&Client) -> RequestBuilder) -> Result<Ho
         let answer = request(&http.build().map_err(EnrolError::Reach)?).send().await.map_err(EnrolError::Reach)?;
         let status = answer.status();
         if status.is_success() {
-            return answer.json().await.map_err(EnrolError::Reach);
+            return Ok(answer.bytes().await.map_err(EnrolError::Reach)?.to_vec());
         }
         let detail =
             answer.json::<Problem>().await.map_or_else(|_| "it says no more".to_owned(), |problem| problem.detail);

@@ -1,7 +1,7 @@
 //! The benchmarks: what the whole product costs, each figure beside a peer or a physical limit measured in the same run.
 //!
 //! Prints Markdown. Nothing here is asserted but that it worked: figures belong to a machine and an hour, and only those of one run compare.
-//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [gateway] [audit] [store] [jail] [--quick] [--sessions N,N] [--against DIR]`
+//! `cargo bench -p agentapi-tests -- [echo] [throughput] [unwatched] [idle] [start] [stalled] [queries] [gateway] [audit] [store] [embedded] [pages] [jail] [--quick] [--sessions N,N] [--against DIR]`
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -16,11 +16,13 @@ use anyhow::{Result, bail};
 mod audit;
 mod bare;
 mod echo;
+mod embedded;
 mod gateway;
 mod idle;
 mod jail;
 mod log_text;
 mod machine;
+mod pages;
 mod peers;
 mod processes;
 mod pty;
@@ -45,8 +47,21 @@ struct Options {
     against: Option<PathBuf>,
 }
 
-const ALL: [&str; 11] =
-    ["echo", "throughput", "unwatched", "idle", "start", "stalled", "queries", "gateway", "audit", "store", "jail"];
+const ALL: [&str; 13] = [
+    "echo",
+    "throughput",
+    "unwatched",
+    "idle",
+    "start",
+    "stalled",
+    "queries",
+    "gateway",
+    "audit",
+    "store",
+    "embedded",
+    "pages",
+    "jail",
+];
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self> {
@@ -122,6 +137,8 @@ fn run(options: &Options) -> Result<()> {
                 "gateway" => gateway::run(options).await?,
                 "audit" => audit::run(options).await?,
                 "store" => store::run(options).await?,
+                "embedded" => embedded::run(options).await?,
+                "pages" => pages::run(options).await?,
                 // Last: it gives up the sight of control groups.
                 _ => jail::run(options).await?,
             }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::Options;
+use crate::processes::cpu_of;
 use crate::stats::{Samples, Table};
 
 /// By turns, so that what else the machine does falls on both.
@@ -29,6 +30,12 @@ const BARE_TABLE: &str = "
       with check (created_by = (select agentapi_private.caller())
         and org_id = any ((select agentapi_private.orgs_with('session.create'))::uuid[]));
     grant insert on agentapi.bare_sessions to authenticated;
+    create table agentapi.bare_logs (like agentapi.audit_logs including defaults including indexes);
+    alter table agentapi.bare_logs enable row level security;
+    create policy bare on agentapi.bare_logs for insert to authenticated
+      with check (created_by = (select agentapi_private.caller())::text
+        and org_id = any ((select agentapi_private.orgs_with('organization.view'))::uuid[]));
+    grant insert on agentapi.bare_logs to authenticated;
     notify pgrst, 'reload schema';";
 
 /// Which way a request goes.
@@ -43,6 +50,8 @@ enum Way {
 enum Work {
     Read,
     Create,
+    /// A record of the audit trail, and as little else as a change is.
+    Audit,
 }
 
 /// Both ends.
@@ -63,6 +72,8 @@ impl Ends {
                 self.http.get(format!("{rest}/user_sessions?id=eq.{}&select=*,spawns(*)", self.session))
             }
             (Way::Bare, Work::Create) => self.http.post(format!("{rest}/bare_sessions")).json(&bare_session()),
+            (Way::Bare, Work::Audit) => self.http.post(format!("{rest}/bare_logs")).json(&bare_record()),
+            (Way::Ours, Work::Audit) => self.http.post(format!("{ours}/api/v1/login-codes")),
             (Way::Ours, Work::Read) => self.http.get(format!("{ours}/api/v1/sessions/{}", self.session)),
             (Way::Ours, Work::Create) => self
                 .http
@@ -81,8 +92,27 @@ fn bare_session() -> Value {
     })
 }
 
+fn bare_record() -> Value {
+    json!({
+        "id": Uuid::now_v7(), "org_id": ORG, "created_by": USER, "actor_kind": "user", "created_at": "2026-01-02T03:04:05.678901Z",
+        "action": "login_code.create", "channel": "api", "entry": "x".repeat(512),
+    })
+}
+
+/// Whoever works for a request: bare, and ours beside it. The kernel cuts names.
+const STORE_PROCESSES: [&str; 2] = ["postgrest", "postgres"];
+const PLANE_PROCESS: &str = "agentapi-contro";
+
 /// Asks over so many connections for a while: times of each, and how many in a second.
-async fn measure(ends: &Arc<Ends>, way: Way, work: Work, connections: usize, span: Duration) -> Result<(Samples, f64)> {
+async fn measure(
+    ends: &Arc<Ends>,
+    way: Way,
+    work: Work,
+    connections: usize,
+    span: Duration,
+) -> Result<(Samples, f64, f64)> {
+    let cpu = || -> Result<Duration> { Ok(cpu_of(&STORE_PROCESSES)? + cpu_of(&[PLANE_PROCESS])?) };
+    let cpu_before = cpu()?;
     let (until, mut workers) = (Instant::now() + span, JoinSet::new());
     for _ in 0..connections {
         let ends = ends.clone();
@@ -104,7 +134,8 @@ async fn measure(ends: &Arc<Ends>, way: Way, work: Work, connections: usize, spa
         times??.into_iter().for_each(|time| samples.push_us(time));
     }
     let rate = samples.len() as f64 / span.as_secs_f64();
-    Ok((samples, rate))
+    let cpu_us = (cpu()?.saturating_sub(cpu_before)).as_secs_f64() * 1e6 / samples.len().max(1) as f64;
+    Ok((samples, rate, cpu_us))
 }
 
 async fn start(cluster: &Cluster, dir: &TempDir) -> Result<(Daemon, Ends)> {
@@ -136,16 +167,28 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let span = Duration::from_millis(options.count(3000, 200) as u64);
     let mut table = Table::new(
         "Store: the control plane over a bare PostgREST",
-        &["work", "connections", "bare p50 us", "ours p50 us", "ratio", "bare /s", "ours /s", "part"],
+        &[
+            "work",
+            "connections",
+            "bare p50 us",
+            "ours p50 us",
+            "ratio",
+            "bare /s",
+            "ours /s",
+            "part",
+            "bare CPU us",
+            "ours CPU us",
+        ],
     );
-    for work in [Work::Read, Work::Create] {
+    for work in [Work::Read, Work::Create, Work::Audit] {
         for connections in CONNECTIONS {
-            let (mut p50s, mut rates) = (<[Samples; 2]>::default(), <[Samples; 2]>::default());
+            let [mut p50s, mut rates, mut cpus] = <[[Samples; 2]; 3]>::default();
             for _ in 0..options.count(ROUNDS, 1) {
                 for (index, way) in [Way::Bare, Way::Ours].into_iter().enumerate() {
-                    let (times, rate) = measure(&ends, way, work, connections, span).await?;
+                    let (times, rate, cpu) = measure(&ends, way, work, connections, span).await?;
                     p50s[index].push(times.median());
                     rates[index].push(rate);
+                    cpus[index].push(cpu);
                 }
             }
             let [bare, ours] = [p50s[0].median(), p50s[1].median()];
@@ -159,12 +202,15 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
                 format!("{bare_rate:.0}"),
                 format!("{our_rate:.0}"),
                 format!("{:.0} %", our_rate / bare_rate * 100.0),
+                format!("{:.0}", cpus[0].median()),
+                format!("{:.0}", cpus[1].median()),
             ]);
         }
     }
     table.note(
         "Medians of rounds by turns. Read: one session with its spawns, with the owner's token. Create: bare, an insert under row level security of \
-         the same columns; ours, the function with proof, capability, quota, spawn and audit record. Bars: read p50 at most 1.4 at one connection, \
+         the same columns; ours, the function with proof, capability, quota, spawn and audit record. Audit: bare, an insert of a record's columns; ours, a login code with \
+         its record. CPU for a request: of PostgREST and Postgres, ours with the control plane, by the kernel's count of the whole machine. Bars: read p50 at most 1.4 at one connection, \
          at least 80 % at 16; create at least 55 % at 16.",
     );
     table.print();

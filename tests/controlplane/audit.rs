@@ -78,6 +78,64 @@ async fn a_kill_between_writing_and_sealing_loses_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Whoever has the file cuts it, dates it anew, takes a record out, or signs it with a key of their own.
+fn manipulations(product: &Product, file: &Path, key: &str) -> Result<()> {
+    let text = std::fs::read_to_string(file)?;
+    let lines: Vec<&str> = text.lines().collect();
+    let name = product.path().join("changed.ndjson").to_str().context("a path")?.to_owned();
+    let verify = |lines: &[String], words: &[&str]| -> Result<(Option<i32>, String)> {
+        std::fs::write(&name, lines.join("\n"))?;
+        let output = agentapi(product, &[&["audit", "verify", &name], words].concat())?;
+        Ok((output.status.code(), String::from_utf8([output.stdout, output.stderr].concat())?))
+    };
+    let manifest: Value = serde_json::from_str(lines[0])?;
+    let field = |name: &str| manifest[name].as_str().map(str::to_owned).context("a field");
+    let (last, at) = (manifest["last"].as_u64().context("a number")?, field("exported_at")?);
+    let whole = || lines.iter().map(|line| (*line).to_owned()).collect::<Vec<String>>();
+    let (code, said) = verify(&whole(), &["--key", key])?;
+    ensure!(
+        code == Some(0) && said.contains("handed out then") && said.contains("nothing is said"),
+        "the control: {said}"
+    );
+    let (code, said) = verify(&whole(), &[])?;
+    ensure!(code == Some(0) && said.contains("no key was given"), "{said}");
+
+    let mut cut = whole();
+    cut.pop();
+    let (code, said) = verify(&cut, &["--key", key])?;
+    ensure!(code == Some(8) && said.contains(&format!("record {last} is missing")), "{said}");
+    let before: Value = serde_json::from_str(&cut[cut.len() - 1])?;
+    let head = before["hash"].as_str().context("a hash")?;
+    cut[0] = cut[0]
+        .replacen(&format!("\"last\":{last}"), &format!("\"last\":{}", last - 1), 1)
+        .replacen(&format!("\"count\":{last}"), &format!("\"count\":{}", last - 1), 1)
+        .replacen(&field("head")?, head, 1);
+    let (code, said) = verify(&cut, &["--key", key])?;
+    ensure!(code == Some(8) && said.contains("the trail was cut"), "{said}");
+    let mut older = whole();
+    older[0] = older[0].replacen(&at, &at.replacen("20", "21", 1), 1);
+    let (code, said) = verify(&older, &["--key", key])?;
+    ensure!(code == Some(8) && said.contains("dated anew"), "{said}");
+    let mut without = whole();
+    without.remove(2);
+    let (code, said) = verify(&without, &["--key", key])?;
+    ensure!(code == Some(8) && said.contains("record 2 is not where it should be"), "{said}");
+    let mut bare = whole();
+    let unsigned = bare[0].split(",\"range_signature\"").next().context("a manifest")?.to_owned() + "}";
+    bare[0] = unsigned;
+    let (code, said) = verify(&bare, &["--key", key])?;
+    ensure!(code == Some(8) && said.contains("bears no signature"), "{said}");
+    let (code, said) = verify(&bare, &[])?;
+    ensure!(code == Some(0) && said.contains("not signed"), "{said}");
+    // A key of somebody else: another than this one vouches for nothing.
+    let (code, said) = verify(&whole(), &["--key", "ed25519:A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="])?;
+    ensure!(code == Some(8) && said.contains("is signed with the key"), "{said}");
+    // What the server says of itself is the same key.
+    let served = agentapi(product, &["audit", "key"])?;
+    assert_eq!(served.stdout, std::fs::read(key)?);
+    Ok(())
+}
+
 #[tokio::test]
 async fn checkpoints_of_the_server_vouch_against_its_own_database() -> Result<()> {
     let mut product = Product::start().await?;
@@ -91,12 +149,13 @@ async fn checkpoints_of_the_server_vouch_against_its_own_database() -> Result<()
     let (checkpoints, key) = (path("audit-checkpoints.jsonl")?, path("audit-checkpoints.pub")?);
     let file = product.path().join("trail.ndjson");
     let name = file.to_str().context("a path")?.to_owned();
-    let trusting = ["audit", "verify", &name, "--checkpoints", &checkpoints, "--public-key", &key, "--json"];
+    let trusting = ["audit", "verify", &name, "--checkpoints", &checkpoints, "--key", &key, "--json"];
     let export = || agentapi(&product, &["audit", "export", "--output", &name]);
     ensure!(export()?.status.success());
     let output = agentapi(&product, &trusting)?;
     let report: Value = serde_json::from_slice(&output.stdout)?;
     ensure!(output.status.success() && report["key_is_known"] == true, "{report}");
+    manipulations(&product, &file, &key)?;
     let vouched = report["checkpoint"]["number"].as_u64().context("a checkpoint")?;
     ensure!(vouched >= 5, "{report}");
 

@@ -4,6 +4,7 @@ mod audit;
 mod bad_input;
 mod failures;
 mod many;
+mod operator;
 mod organizations;
 mod programs;
 mod viewers;

@@ -150,15 +150,42 @@ async fn a_person_is_erased_and_the_chain_holds() -> Result<()> {
     assert!(before.rows() >= 3, "{before:?}");
     assert_eq!(before.body[0]["data"]["ip"], "192.0.2.1");
     assert_eq!(world.rest.get(&member.caller, &path).await?.rows(), 0, "a member reads no records");
-    let erase = json!({ "p_user": member.id, "p_audit": audit(PLATFORM, "system", "erasure", "user.erase") });
-    let count = world.rest.call(&world.service, "job_erase_person", &erase).await?.done()?;
-    assert_eq!(count, json!(before.rows()));
+    let erase = json!({ "p_user": member.id, "p_force": false, "p_audit": audit(PLATFORM, "system", "operator", "user.erase") });
+    let erased = world.rest.call(&world.service, "job_erase_person", &erase).await?.done()?;
+    assert_eq!(erased, json!({ "records": before.rows(), "sessions": 2 }));
     assert_eq!(world.rest.get(auditor, &path).await?.rows(), 0);
     let user = world.rest.get(auditor, &format!("users?id=eq.{}&select=name,email", member.id)).await?.done()?;
     assert_eq!(user[0], json!({ "name": null, "email": null }));
     assert_eq!(first_bad(org, &chain(&world).await?), None);
     let left = "select count(*) from agentapi.audit_logs where entry ~ 'Somebody|192.0.2.1|@'";
     assert_eq!(world.cluster.sql(left).await?, "0", "no record's text names a person");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_platforms_chain_is_read_by_no_tenant() -> Result<()> {
+    let world = World::new(Release::System).await?;
+    let record = json!({ "p_org": PLATFORM, "p_host": null, "p_seen": null, "p_audit": audit(PLATFORM, "system", "anonymous", "request.refused") });
+    world.rest.call(&world.service, "job_record_audit", &record).await?.done()?;
+    seal(&world).await?;
+    let tables = ["audit_logs", "audit_seals", "audit_personal"];
+    for table in tables {
+        let path = format!("{table}?org_id=eq.{PLATFORM}&select=org_id");
+        for person in world.ours.people.iter().chain(&world.theirs.people).chain([&world.outsider]) {
+            let answer = world.rest.get(&person.caller, &path).await?;
+            assert_eq!(answer.rows(), 0, "{table} by {}: {answer:?}", person.caller.name);
+        }
+        assert!(world.rest.get(&world.service, &path).await?.rows() > 0, "{table}: the control");
+        let auditor = &world.ours.in_role("auditor").caller;
+        let ours = format!("{table}?org_id=eq.{}&select=org_id&limit=1", world.ours.id);
+        assert_eq!(world.rest.get(auditor, &ours).await?.rows(), 1, "{table}: the control");
+    }
+    // Nobody founds an organisation that the chain would be the trail of.
+    let outsider = &world.outsider;
+    let found = |org: Uuid| json!({ "p_org": org, "p_name": "platform", "p_audit": audit(org, "user", &outsider.id.to_string(), "organization.create") });
+    let refused = world.rest.call(&outsider.caller, "create_organization", &found(PLATFORM)).await?;
+    assert_eq!(refused.code(), "23514", "{refused:?}");
+    world.rest.call(&outsider.caller, "create_organization", &found(Uuid::now_v7())).await?.done()?;
     Ok(())
 }
 

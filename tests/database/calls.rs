@@ -327,6 +327,11 @@ fn service_calls(world: &World, things: &Things, over: Uuid) -> Vec<Call> {
             None,
             json!({ "p_host": org.host, "p_credential": sha256_hex("rotated"), "p_others_end_at": LATER, "p_audit": null }),
         ),
+        call(
+            "job_confirm_host_credential",
+            None,
+            json!({ "p_credential": sha256_hex("rotated"), "p_others_end_at": LATER }),
+        ),
         call("job_host", None, json!({ "p_host": org.host })),
         call("job_unsettled", None, json!({ "p_host": org.host })),
         call("job_end_deleted_users", None, json!({ "p_issuer": "https://nobody.example" })),
@@ -381,6 +386,12 @@ fn credential_calls(world: &World, things: &Things) -> Vec<Call> {
             None,
             json!({ "p_login": sha256_hex("issuer"), "p_until": "2026-01-02T03:04:35Z", "p_refresh": null }),
         ),
+        call(
+            "job_see_session",
+            None,
+            json!({ "p_hash": sha256_hex("login"), "p_org": org.id, "p_user": member.id, "p_at": NOW,
+                "p_audit": audit(org.id, "user", &member.id.to_string(), "login") }),
+        ),
         call("job_sweep", None, json!({ "p_now": LATER })),
         call("job_expiry", None, json!({ "p_now": LATER })),
         call(
@@ -388,7 +399,13 @@ fn credential_calls(world: &World, things: &Things) -> Vec<Call> {
             Some((org.id, "organization.quotas")),
             json!({ "p_org": org.id, "p_sessions_max": 5, "p_sessions_per_day_max": null, "p_viewers_max": 5 }),
         ),
-        call("job_disable_user", Some((PLATFORM, "user.disable")), json!({ "p_user": member.id, "p_disabled": true })),
-        call("job_erase_person", Some((PLATFORM, "user.erase")), json!({ "p_user": member.id })),
+        call(
+            "job_disable_user",
+            Some((PLATFORM, "user.disable")),
+            json!({ "p_user": member.id, "p_disabled": true, "p_force": false }),
+        ),
+        call("job_people", None, json!({ "p_user": member.id, "p_email": null })),
+        call("job_organizations", None, json!({})),
+        call("job_erase_person", Some((PLATFORM, "user.erase")), json!({ "p_user": member.id, "p_force": false })),
     ]
 }

@@ -263,7 +263,7 @@ async fn whoever_is_disabled_or_leaves_has_nothing_at_once() -> Result<()> {
     let (org, member) = (world.ours.id, world.ours.member());
     let path = format!("user_sessions?org_id=eq.{org}&select=id");
     assert_eq!(world.rest.get(&member.caller, &path).await?.rows(), 2);
-    let disable = |is: bool| json!({ "p_user": member.id, "p_disabled": is, "p_audit": audit(Uuid::nil(), "system", "job", "user.disable") });
+    let disable = |is: bool| json!({ "p_user": member.id, "p_disabled": is, "p_force": false, "p_audit": audit(Uuid::nil(), "system", "job", "user.disable") });
     world.rest.call(&world.service, "job_disable_user", &disable(true)).await?.done()?;
     assert_eq!(world.rest.get(&member.caller, &path).await?.rows(), 0);
     world.rest.call(&world.service, "job_disable_user", &disable(false)).await?.done()?;

@@ -28,7 +28,7 @@ pub(crate) struct Person {
 pub(crate) struct Org {
     pub(crate) id: Uuid,
     /// One for each of [`ROLES`].
-    people: Vec<Person>,
+    pub(crate) people: Vec<Person>,
     /// Of the member; only they see it, and those who see all.
     pub(crate) session: Uuid,
     /// Of the member, shared with the organisation.

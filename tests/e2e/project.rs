@@ -28,6 +28,37 @@ fn variables(machine: &Machine, daemon: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&all).replace('\0', "\n"))
 }
 
+/// The operator's commands with the key of the service role, beside the running control plane: who is there, and the platform's own trail.
+fn the_operator_sees_it(machine: &Machine, cluster: &Cluster) -> Result<()> {
+    let admin = |words: &[&str]| -> Result<Vec<u8>> {
+        let mut command = Command::new(binary("agentapi-controlplane"));
+        command.arg("admin").args(words).arg("--data-dir").arg(machine.data().join("controlplane"));
+        let output = command.envs(environment(cluster)).output()?;
+        anyhow::ensure!(output.status.success(), "{output:?}");
+        Ok(output.stdout)
+    };
+    let all: Value = serde_json::from_slice(&admin(&["list-organizations", "--json"])?)?;
+    assert_eq!(
+        (&all["data"][0]["name"], &all["data"][0]["owners"][0]["name"]),
+        (&"ours".into(), &"owner".into()),
+        "{all}"
+    );
+    let owner = all["data"][0]["owners"][0]["id"].as_str().context("an id")?;
+    admin(&["disable-user", "--user", owner, "--yes", "--force"])?;
+    admin(&["enable-user", "--user", owner])?;
+    let shown: Value = serde_json::from_slice(&admin(&["audit", "--json"])?)?;
+    let newest = |at: usize| shown["data"][at]["entry"]["action"].clone();
+    assert_eq!([newest(0), newest(1)], [Value::from("user.enable"), Value::from("user.disable")], "{shown}");
+    let file = machine.data().join("platform.ndjson");
+    let path = file.to_str().context("a path")?;
+    admin(&["audit", "export", "--output", path])?;
+    let key = machine.data().join("controlplane/audit-checkpoints.pub");
+    let verified = machine.command(&["audit", "verify", path, "--key", key.to_str().context("a path")?]).output()?;
+    let said = String::from_utf8_lossy(&verified.stdout);
+    anyhow::ensure!(verified.status.success() && said.contains("of the platform"), "{verified:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn up_goes_into_a_project_once_its_database_is_up_to_date() -> Result<()> {
     let mut cluster = Cluster::bare(Release::System).await?;
@@ -59,6 +90,7 @@ async fn up_goes_into_a_project_once_its_database_is_up_to_date() -> Result<()> 
         (hosts["data"][0]["connected"] == true).then_some(())
     })
     .await;
+    the_operator_sees_it(&machine, &cluster)?;
     assert!(!machine.data().join("credentials.json").exists());
     assert!(variables(&machine, "agentapi-controlplane")?.contains("SUPABASE_SERVICE_ROLE_KEY="));
     assert!(!variables(&machine, "agentapi-supervisor")?.contains("SUPABASE_"), "keys stay with the control plane");

@@ -17,6 +17,8 @@ pub(crate) enum AuditCommand {
     /// Say whether an exported trail is what was recorded, and how far
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(AuditVerifyArgs),
+    /// Show the public key that the server signs exports and checkpoints with
+    Key,
 }
 
 const LIST_EXAMPLES: &str = "\
@@ -34,13 +36,17 @@ Examples:
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   agentapi audit verify trail.ndjson
-  agentapi audit verify trail.ndjson --checkpoints audit-checkpoints.jsonl --public-key audit-checkpoints.pub
+  agentapi audit key > server.pub
+  agentapi audit verify trail.ndjson --key server.pub
+  agentapi audit verify trail.ndjson --key server.pub --checkpoints audit-checkpoints.jsonl
 
-Asks no server. A checkpoint is the signed end of a chain, kept outside the database: up to
-the last one, no change of the trail goes unseen, not even by whoever owns the database.
-Take checkpoints and key from where the server keeps them, not from the export: without
-them the file vouches for itself. Ends with 0 if nothing is wrong, with 8 if the trail is
-not what was recorded (the first bad record is named), with 1 if it cannot be read.";
+Asks no server. An export is signed: with the server's key, no change of the file goes
+unseen, nor that it was cut or dated anew. A checkpoint is the signed end of a chain, kept
+outside the database: up to the last one, no change of the trail goes unseen either, not
+even by whoever owns the database. Take key and checkpoints from where the server keeps
+them, not from the export: without them the file vouches for itself. Ends with 0 if nothing
+is wrong, with 8 if the trail is not what was recorded (the first bad record is named), with
+1 if it cannot be read.";
 
 /// Which way a list goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,9 +116,9 @@ pub(crate) struct AuditVerifyArgs {
     /// Checkpoints that were kept elsewhere: audit-checkpoints.jsonl of the server
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoints: Option<PathBuf>,
-    /// The key that checkpoints must be signed with: audit-checkpoints.pub of the server, or the key itself
-    #[arg(long, value_name = "FILE|KEY")]
-    pub(crate) public_key: Option<KeySource>,
+    /// The key that the export and its checkpoints must be signed with: audit-checkpoints.pub of the server, or the key itself
+    #[arg(long, alias = "public-key", value_name = "FILE|KEY")]
+    pub(crate) key: Option<KeySource>,
 }
 
 /// Where a key is.

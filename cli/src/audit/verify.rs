@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 
 use agentapi_shared::audit::export::LINE_BYTES_MAX;
-use agentapi_shared::audit::{Checkpoint, Fault, PublicKey, Report, Trust, Verifier};
+use agentapi_shared::audit::{Checkpoint, Fault, PLATFORM, PublicKey, Report, Trust, Verifier};
 use anyhow::Context as _;
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
@@ -78,7 +78,7 @@ fn next_line(file: &mut impl BufRead, text: &mut Vec<u8>) -> anyhow::Result<bool
 }
 
 fn trust(args: &AuditVerifyArgs) -> anyhow::Result<Trust> {
-    let key = match &args.public_key {
+    let key = match &args.key {
         None => None,
         Some(KeySource::Key(key)) => Some(*key),
         Some(KeySource::File(path)) => {
@@ -104,32 +104,50 @@ fn say(report: &Report, json: bool) -> anyhow::Result<()> {
     let checkpoint = signed.transpose()?;
     if json {
         return output::json(&json!({
-            "ok": true, "org_id": report.org, "exported_at": exported_at, "after": report.after, "last": report.end.number,
-            "head": report.end.hash, "checkpoint": checkpoint.map(|(number, at)| json!({ "number": number, "at": at })),
+            "ok": true, "org_id": report.org, "exported_at": exported_at, "signed": report.signed, "after": report.after,
+            "last": report.end.number, "head": report.end.hash,
+            "checkpoint": checkpoint.map(|(number, at)| json!({ "number": number, "at": at })),
             "key_is_known": report.key_is_known, "unvouched": report.unvouched(),
         }));
     }
-    let (first, last, org) = (report.after + 1, report.end.number, report.org);
-    if last == report.after {
-        output::line(&format!("no records after {} of organisation {org}, exported {exported_at}", report.after));
-    } else {
-        output::line(&format!(
-            "records {first} to {last} of organisation {org}, exported {exported_at}: the chain is whole"
-        ));
-    }
-    let key = if report.key_is_known {
-        "the given key"
-    } else {
-        "the key that the export names itself; compare it, or pass --public-key"
-    };
-    match &checkpoint {
-        Some((number, at)) => output::line(&format!("the checkpoint at {number} of {at} agrees, signed by {key}")),
-        None => output::line("no checkpoint speaks of it: it is vouched for by the database only"),
-    }
-    if checkpoint.is_some() && report.unvouched() > 0 {
-        output::line(&format!("{} later records are vouched for by the database only", report.unvouched()));
+    for line in told(report, &exported_at, checkpoint.as_ref()) {
+        output::line(&line);
     }
     Ok(())
+}
+
+/// What was found, how far it is vouched for and by whom, and what is not.
+fn told(report: &Report, exported_at: &str, checkpoint: Option<&(u64, String)>) -> Vec<String> {
+    let (first, last) = (report.after + 1, report.end.number);
+    let whose = if report.org == PLATFORM { "the platform".to_owned() } else { format!("organisation {}", report.org) };
+    let mut lines = vec![if last == report.after {
+        format!("no records after {} of {whose}, exported {exported_at}", report.after)
+    } else {
+        format!("records {first} to {last} of {whose}, exported {exported_at}: the chain is whole")
+    }];
+    let key = if report.key_is_known { "the given key" } else { "the key that the file names itself" };
+    lines.push(if report.signed {
+        format!("the file is what was handed out then, from its first record to its last: signed with {key}")
+    } else {
+        "the file is not signed: it may have been cut at either end, or dated anew".to_owned()
+    });
+    lines.push(match checkpoint {
+        Some((number, at)) => {
+            format!("the trail is what it was up to record {number} at {at}: a checkpoint agrees, signed with {key}")
+        }
+        None => "no checkpoint speaks of the trail: what was in it before the export is the database's word".to_owned(),
+    });
+    if checkpoint.is_some() && report.unvouched() > 0 {
+        let from = last - report.unvouched() + 1;
+        lines.push(format!(
+            "records {from} to {last} came after it: what they were before the export is the database's word"
+        ));
+    }
+    lines.push(format!("nothing is said of what came after record {last}, or after {exported_at}"));
+    if !report.key_is_known {
+        lines.push("no key was given: whoever changed the file may have signed it themselves, and then nothing of this holds; pass --key".to_owned());
+    }
+    lines
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ fn read_cursor(text: &str) -> Option<u64> {
 
 /// Hand out the audit trail for `agentapi audit verify`.
 ///
-/// NDJSON: a manifest (organisation, numbers, chain values, newest checkpoints), then one line for each record, oldest first, with its exact
+/// NDJSON: a signed manifest (organisation, time, numbers, chain values, newest checkpoints), then one line for each record, oldest first, with its exact
 /// text. It goes up to the last record that has a number when it begins; a stream that breaks off is short of what its manifest says.
 #[utoipa::path(
     get, path = "/api/v1/audit/export", operation_id = "exportAudit", tag = "audit",
@@ -132,7 +132,7 @@ struct BrokenOff;
 type Reading = (Arc<Plane>, Export);
 
 async fn next((plane, mut export): Reading) -> Result<Option<(Bytes, Reading)>, BrokenOff> {
-    match export.next(&plane).await {
+    match export.next(&*plane.store).await {
         Ok(lines) => Ok(lines.map(|lines| (Bytes::from(lines), (plane, export)))),
         Err(failure) => {
             warn!(error = &failure as &dyn std::error::Error, "an export of the audit trail broke off");
@@ -141,7 +141,7 @@ async fn next((plane, mut export): Reading) -> Result<Option<(Bytes, Reading)>, 
     }
 }
 
-/// Show the public key that checkpoints of the audit trail are signed with.
+/// Show the public key that exports and checkpoints of the audit trail are signed with.
 #[utoipa::path(
     get, path = "/api/v1/audit/key", operation_id = "getAuditKey", tag = "audit",
     responses((status = 200, body = AuditKey), (status = "4XX", body = Problem)),

@@ -47,7 +47,7 @@ pub(super) async fn redeem(
     Ok((StatusCode::CREATED, Json(credential)))
 }
 
-/// Exchange a host's credential for a new one; the one before is good for ten minutes more.
+/// Exchange a host's credential for a new one; the one before is good until ten minutes after the new one was used.
 #[utoipa::path(
     post, path = "/api/v1/hosts/credential", operation_id = "rotateHostCredential", tag = "hosts",
     responses((status = 201, body = HostCredential), (status = "4XX", body = Problem)),
@@ -60,6 +60,22 @@ pub(super) async fn rotate(
     let (host, _) = principal::host(&headers, &api).await?;
     params.finish()?;
     Ok((StatusCode::CREATED, Json(enrolments::rotate(&api.plane, host).await?)))
+}
+
+/// Say with a new credential that the host has it: those before end in ten minutes. A link that is opened with it says the same.
+#[utoipa::path(
+    post, path = "/api/v1/hosts/credential/confirm", operation_id = "confirmHostCredential", tag = "hosts",
+    responses((status = 204), (status = "4XX", body = Problem)),
+)]
+pub(super) async fn confirm(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<StatusCode, ApiError> {
+    let (_, hash) = principal::host(&headers, &api).await?;
+    params.finish()?;
+    enrolments::confirm(&api.plane, hash).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// End a host of the organisation: its link closes, and its credential is good no longer.

@@ -7,6 +7,7 @@ use axum::response::Response;
 
 use super::upgrade::Upgrade;
 use super::{Api, ApiError, principal};
+use crate::domain::enrolments;
 use crate::fleet::serve;
 use crate::sockets::{Owner, Proof, Who};
 
@@ -14,6 +15,8 @@ use crate::sockets::{Owner, Proof, Who};
 pub(super) async fn connect(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (mut parts, _) = request.into_parts();
     let (host, hash) = principal::host(&parts.headers, &api).await?;
+    // Before it is let in: a link that is there is with the host's newest credential, and no other is of use for long.
+    enrolments::confirm(&api.plane, hash.clone()).await?;
     let upgrade = Upgrade::check(&mut parts, SUBPROTOCOL)?;
     let (answer, pending) = upgrade.accept();
     let plane = api.plane.clone();

@@ -26,9 +26,13 @@ impl FromRequestParts<Api> for Principal {
             let hash = token.hash();
             // A JWT begins with `{"` in base64, which no key of ours does.
             if token.expose().starts_with("eyJ") && api.identities.verifier.is_some() {
-                let (holder, expires_at) = logins::by_token(&api.plane, &api.identities, &token).await?;
+                let (holder, expires_at, login) = logins::by_token(&api.plane, &api.identities, &token).await?;
                 let principal = Self { holder, credential: Credential::Issuer { hash, expires_at } };
-                return admit(parts, api, principal, Ok(())).await;
+                let admitted = admit(parts, api, principal, Ok(())).await?;
+                if let (Some(login), Some(issuer)) = (&login, &api.identities.issuer) {
+                    api.plane.sights.see(&*api.plane.store, &admitted, issuer, login).await?;
+                }
+                return Ok(admitted);
             }
             // A typo is no question for the database.
             if ApiKey::is_like(token.expose()) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use agentapi_shared::audit::PLATFORM;
+use agentapi_shared::audit::{PLATFORM, Personal};
 use agentapi_shared::{EventId, OrgId, ViewerId};
 use serde_json::json;
 use tokio::sync::watch;
@@ -66,7 +66,8 @@ impl Waiter {
         }
     }
 
-    /// The same by the control plane, for somebody who has no rights any more: what they did is recorded all the same.
+    /// The same by the control plane, for somebody who has no rights any more: what they did is recorded all the same, and nothing personal of
+    /// them, which would be in nobody's name when they are erased.
     fn by_us(&self) -> AuditEntry {
         let (kind, id) = self.entry.actor(&self.scope);
         let detail = json!({ "of": { "kind": kind, "id": id }, "detail": self.entry.detail });
@@ -74,7 +75,7 @@ impl Waiter {
             Scope::Tenant(tenant) => Some(tenant.org),
             Scope::Host(_) | Scope::System => self.entry.org,
         };
-        AuditEntry { org, detail, ..self.entry.clone() }
+        AuditEntry { org, detail, personal: Personal::default(), ..self.entry.clone() }
     }
 }
 

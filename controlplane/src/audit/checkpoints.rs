@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use agentapi_shared::OrgId;
 use agentapi_shared::audit::checkpoint::KeyError;
-use agentapi_shared::audit::{Checkpoint, PublicKey, SigningKey};
+use agentapi_shared::audit::{Checkpoint, Manifest, PublicKey, SigningKey};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -112,6 +112,12 @@ impl Checkpoints {
         of.filter(|checkpoint| (after..=last).contains(&checkpoint.number)).cloned().collect()
     }
 
+    /// The first line of an export, signed.
+    #[must_use]
+    pub fn sign_manifest(&self, manifest: &Manifest) -> String {
+        manifest.line(Some(&self.key))
+    }
+
     /// Signs the end of every chain that grew. A failure is logged and made up for the next time.
     pub(super) async fn sign(&self, store: &dyn Store) {
         let heads = match store.audit_heads().await {
@@ -199,9 +205,10 @@ fn key(path: &Path) -> Result<SigningKey, CheckpointError> {
     match std::fs::read_to_string(path) {
         Ok(text) => SigningKey::from_text(&text).map_err(wrong),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let (key, text) = SigningKey::generate().map_err(wrong)?;
-            private_file::replace(path, &text).map_err(named)?;
-            Ok(key)
+            let (_, text) = SigningKey::generate().map_err(wrong)?;
+            private_file::make(path, &text).map_err(named)?;
+            // Another replica may have been first: what is there counts.
+            SigningKey::from_text(&std::fs::read_to_string(path).map_err(named)?).map_err(wrong)
         }
         Err(error) => Err(named(error)),
     }

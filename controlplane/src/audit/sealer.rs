@@ -61,7 +61,7 @@ pub(super) async fn run(store: Arc<dyn Store>, sealed: watch::Sender<u64>, end: 
 }
 
 /// Seals what is there; gives how many.
-pub(super) async fn seal_all(store: &dyn Store) -> Result<u64, StoreError> {
+pub async fn seal_all(store: &dyn Store) -> Result<u64, StoreError> {
     let mut all = 0;
     loop {
         match store.seal_audit(BATCH_MAX).await? {

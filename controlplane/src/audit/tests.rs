@@ -188,3 +188,21 @@ async fn chains_are_signed_when_they_grew_and_the_file_survives_a_crash() {
     std::fs::write(dir.0.join("audit-signing.key"), "no key").unwrap();
     assert!(matches!(Checkpoints::open(&dir.0, &path), Err(CheckpointError::Key { .. })));
 }
+
+#[test]
+fn replicas_that_start_at_once_sign_with_one_key() {
+    for _ in 0..20 {
+        let dir = Dir::new();
+        let (start, at) = (std::sync::Barrier::new(4), &dir.0);
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let open = || {
+                start.wait();
+                Checkpoints::open(at, at).unwrap().public()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let kept = Checkpoints::open(at, at).unwrap().public();
+        assert!(keys.iter().all(|key| *key == kept), "{keys:?}");
+    }
+}

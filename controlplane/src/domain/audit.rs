@@ -38,6 +38,12 @@ pub fn of_operator(action: &'static str, detail: Value) -> AuditEntry {
     AuditEntry { job: "operator", ..entry(action, "system", detail) }
 }
 
+/// The same about the platform, or about somebody who is in several organisations: it stands in the platform's chain.
+#[must_use]
+pub fn of_platform(action: &'static str, detail: Value) -> AuditEntry {
+    AuditEntry { org: Some(PLATFORM), ..of_operator(action, detail) }
+}
+
 /// An entry about something that a job of the control plane did to a session.
 #[must_use]
 pub fn of_job(session: SessionId, action: &'static str, detail: Value) -> AuditEntry {

@@ -17,7 +17,7 @@ use crate::store::records::{AuditEntry, NewEnrolment};
 /// Prefix of an enrolment's token, so that scanners of leaked secrets know it.
 const TOKEN_PREFIX: &str = "aae_";
 
-/// After a rotation a host's credential before is good for so long, so that the host can change over.
+/// After a host first used its new credential, the one before is good for so long: what is under way with it ends by itself.
 const CHANGE_OVER: Duration = Duration::minutes(10);
 
 const NO_HOST: (&str, &str) = ("host_not_found", "host");
@@ -46,14 +46,18 @@ pub async fn redeem(plane: &Plane, token: String) -> Result<Option<HostCredentia
     Ok(org.map(|_| HostCredential { host_id: host, token: credential.expose().to_owned() }))
 }
 
-/// Gives a host a new credential in place of the one it came with.
+/// Gives a host a new credential in place of the one it came with, which stays good until the new one was used.
 pub async fn rotate(plane: &Plane, host: HostId) -> Result<HostCredential, DomainError> {
     let credential = Secret::generate(HOST_TOKEN_PREFIX);
     let entry = audit::of_host(host, "host.rotate", None, Value::Null);
-    let others_end_at = clock::now() + CHANGE_OVER;
-    let rotated = plane.store.rotate_host_credential(host, credential.hash(), others_end_at, entry).await;
+    let rotated = plane.store.rotate_host_credential(host, credential.hash(), entry).await;
     rotated.map_err(|error| DomainError::of(NO_HOST, error))?;
     Ok(HostCredential { host_id: host, token: credential.expose().to_owned() })
+}
+
+/// A host uses this credential: it has it, and needs those before no longer.
+pub async fn confirm(plane: &Plane, credential_hash: String) -> Result<(), DomainError> {
+    Ok(plane.store.confirm_host_credential(credential_hash, clock::now() + CHANGE_OVER).await?)
 }
 
 /// Ends a host of the organisation: its link closes, and its credentials are good no longer.

@@ -111,12 +111,13 @@ pub async fn by_issuer(
     Ok(LoggedIn { cookie, lifetime: LIFETIME_UNASKED })
 }
 
-/// Whom a request with a token of the project is from, in the organisation they came to first, and when the token ends.
+/// Whom a request with a token of the project is from, in the organisation they came to first; when the token ends, and of which login at the
+/// issuer it is.
 pub async fn by_token(
     plane: &Plane,
     identities: &Identities,
     token: &Secret,
-) -> Result<(UserHolder, OffsetDateTime), LogInError> {
+) -> Result<(UserHolder, OffsetDateTime, Option<String>), LogInError> {
     let verifier = identities.verifier.as_ref().ok_or(LogInError::Off)?;
     let caller = verifier.verify(token.expose()).await?;
     let tenant = TenantContext {
@@ -146,7 +147,7 @@ pub async fn by_token(
         key: None,
         token: Some(caller.token),
     };
-    Ok((holder, caller.expires_at))
+    Ok((holder, caller.expires_at, caller.session))
 }
 
 /// Somebody as the project knows them: their id there is their id here.

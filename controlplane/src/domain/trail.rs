@@ -1,16 +1,18 @@
-//! What callers do with the audit trail of their organisation: they read it. Nobody writes to it.
+//! What callers do with the audit trail of their organisation, and the operator with the platform's: they read it. Nobody writes to it.
 
+use agentapi_shared::OrgId;
 use agentapi_shared::audit::export::FORMAT;
-use agentapi_shared::audit::{Manifest, RecordLine, Seal};
-use serde_json::json;
+use agentapi_shared::audit::{Manifest, PLATFORM, RecordLine, Seal};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::policy::{self, Action, Principal};
 use super::{DomainError, audit, validate};
+use crate::audit::Checkpoints;
 use crate::clock;
 use crate::plane::Plane;
-use crate::store::Scope;
-use crate::store::records::{AuditFilter, AuditPage, AuditPosition, SealedRecord, TenantContext};
+use crate::store::records::{AuditEntry, AuditFilter, AuditPage, AuditPosition, SealedRecord, TenantContext};
+use crate::store::{Scope, Store, StoreError};
 
 /// Records of an export that are in memory at once.
 const EXPORT_PAGE: u32 = 200;
@@ -21,57 +23,101 @@ pub async fn list(plane: &Plane, principal: &Principal, filter: AuditFilter) -> 
     Ok(plane.store.audit_records(principal.tenant(), filter).await?)
 }
 
+/// Whose trail.
+#[derive(Debug, Clone)]
+pub enum Whose {
+    /// Of the caller's organisation.
+    Tenant(TenantContext),
+    /// The platform's: for its operator alone.
+    Platform,
+}
+
+impl Whose {
+    fn org(&self) -> OrgId {
+        match self {
+            Self::Tenant(tenant) => tenant.org,
+            Self::Platform => PLATFORM,
+        }
+    }
+
+    async fn page(&self, store: &dyn Store, filter: AuditFilter) -> Result<AuditPage, StoreError> {
+        match self {
+            Self::Tenant(tenant) => store.audit_records(tenant.clone(), filter).await,
+            Self::Platform => store.platform_records(filter).await,
+        }
+    }
+
+    async fn seal_at(&self, store: &dyn Store, position: AuditPosition) -> Result<Option<Seal>, StoreError> {
+        let page = self.page(store, AuditFilter { position, limit: 1, ..AuditFilter::default() }).await?;
+        Ok(page.records.first().map(|record| record.seal))
+    }
+}
+
 /// A trail that is being handed out, from one number to the last that was there at its begin.
 #[derive(Debug)]
 pub struct Export {
-    tenant: TenantContext,
-    manifest: Option<Manifest>,
+    whose: Whose,
+    manifest: Option<String>,
     at: u64,
     last: u64,
 }
 
-/// Begins to hand out what comes after a number. That it was done is recorded before.
+/// Begins to hand out to a caller what comes after a number. That it was done is recorded before.
 pub async fn export(plane: &Plane, principal: &Principal, after: u64) -> Result<Export, DomainError> {
     policy::check(principal, Action::AuditRead)?;
     let tenant = principal.tenant();
-    let head = seal_at(plane, &tenant, AuditPosition::default()).await?.unwrap_or(Seal::START);
+    let record = |detail| (Scope::Tenant(tenant.clone()), audit::of_organization(principal, "audit.export", detail));
+    let checkpoints = plane.trail.checkpoints().map(|checkpoints| &**checkpoints);
+    begin(&*plane.store, Whose::Tenant(tenant.clone()), after, checkpoints, record).await
+}
+
+/// The same for the platform's operator, of its own chain.
+pub async fn export_platform(store: &dyn Store, after: u64, checkpoints: &Checkpoints) -> Result<Export, DomainError> {
+    let record = |detail| (Scope::System, audit::of_platform("audit.export", detail));
+    begin(store, Whose::Platform, after, Some(checkpoints), record).await
+}
+
+async fn begin(
+    store: &dyn Store,
+    whose: Whose,
+    after: u64,
+    checkpoints: Option<&Checkpoints>,
+    record: impl FnOnce(Value) -> (Scope, AuditEntry),
+) -> Result<Export, DomainError> {
+    let head = whose.seal_at(store, AuditPosition::default()).await?.unwrap_or(Seal::START);
     if after > head.number {
         return Err(validate::fault("query.after", format!("the trail has {} records", head.number)));
     }
     let previous = match after {
         0 => Seal::START,
-        after => seal_at(plane, &tenant, AuditPosition::After(after - 1)).await?.unwrap_or(Seal::START),
+        after => whose.seal_at(store, AuditPosition::After(after - 1)).await?.unwrap_or(Seal::START),
     };
-    let detail = json!({ "after": after, "last": head.number });
-    let entry = audit::of_organization(principal, "audit.export", detail);
-    plane.store.audit(Scope::Tenant(tenant.clone()), entry, None).await?;
-    let checkpoints = plane.trail.checkpoints();
+    let (scope, entry) = record(json!({ "after": after, "last": head.number }));
+    store.audit(scope, entry, None).await?;
+    let known = checkpoints.map_or_else(Vec::new, |all| all.recent(whose.org(), after, head.number));
     let manifest = Manifest {
         format: FORMAT.to_owned(),
-        org_id: tenant.org,
+        org_id: whose.org(),
+        // After the newest checkpoint was signed.
         exported_at: clock::now(),
         after,
         previous: previous.hash,
         last: head.number,
         head: head.hash,
         count: head.number - after,
-        public_key: checkpoints.map(|checkpoints| checkpoints.public()),
-        checkpoints: checkpoints.map_or_else(Vec::new, |all| all.recent(tenant.org, after, head.number)),
+        public_key: checkpoints.map(Checkpoints::public),
+        checkpoints: known,
+        range_signature: None,
     };
-    Ok(Export { tenant, manifest: Some(manifest), at: after, last: head.number })
-}
-
-async fn seal_at(plane: &Plane, tenant: &TenantContext, position: AuditPosition) -> Result<Option<Seal>, DomainError> {
-    let filter = AuditFilter { position, limit: 1, ..AuditFilter::default() };
-    let page = plane.store.audit_records(tenant.clone(), filter).await?;
-    Ok(page.records.first().map(|record| record.seal))
+    let line = checkpoints.map_or_else(|| manifest.line(None), |all| all.sign_manifest(&manifest));
+    Ok(Export { whose, manifest: Some(line + "\n"), at: after, last: head.number })
 }
 
 impl Export {
     /// The next lines; none after the last. A trail that has a gap ends early, and its reader sees that it does.
-    pub async fn next(&mut self, plane: &Plane) -> Result<Option<String>, DomainError> {
+    pub async fn next(&mut self, store: &dyn Store) -> Result<Option<String>, DomainError> {
         if let Some(manifest) = self.manifest.take() {
-            return Ok(Some(line(&manifest)));
+            return Ok(Some(manifest));
         }
         if self.at >= self.last {
             return Ok(None);
@@ -81,7 +127,7 @@ impl Export {
             limit: EXPORT_PAGE.min(u32::try_from(self.last - self.at).unwrap_or(EXPORT_PAGE)),
             ..AuditFilter::default()
         };
-        let page = plane.store.audit_records(self.tenant.clone(), filter).await?;
+        let page = self.whose.page(store, filter).await?;
         let Some(last) = page.records.last() else { return Ok(None) };
         self.at = last.seal.number;
         Ok(Some(page.records.iter().map(record_line).collect()))

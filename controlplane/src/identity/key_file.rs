@@ -92,15 +92,10 @@ pub(super) fn keep<T: Serialize + DeserializeOwned>(
         Err(KeyFileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
-    let write = |source| KeyFileError::Write { path: path.to_owned(), source };
-    let beside = json(&make()).and_then(|text| private_file::beside(path, &text)).map_err(write)?;
-    // A link, unlike a renaming, does not replace what another replica has just made.
-    let linked = fs::hard_link(&beside, path);
-    fs::remove_file(&beside).map_err(write)?;
-    match linked {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(write(source)),
-        _ => read(path, what),
-    }
+    json(&make())
+        .and_then(|text| private_file::make(path, &text))
+        .map_err(|source| KeyFileError::Write { path: path.to_owned(), source })?;
+    read(path, what)
 }
 
 /// Replaces a file.

@@ -1,5 +1,5 @@
-//! What a database needs that others change too: users who were deleted elsewhere are shut out and their sessions stopped, and rows that are over
-//! are removed.
+//! What a database needs that others change too: users who were deleted elsewhere are shut out and their sessions stopped, hosts are told of
+//! sessions of whomever an operator shut out, and rows that are over are removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ async fn look(plane: &Arc<Plane>) -> Result<(), StoreError> {
 }
 
 fn tell(plane: &Arc<Plane>, record: &SessionRecord) {
-    info!(session.id = %record.id, "session stopped: its user was deleted");
+    info!(session.id = %record.id, "session is stopped: its user was shut out");
     plane.publish(record);
     plane.fleet.settle_soon(record);
 }

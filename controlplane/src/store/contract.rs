@@ -2,6 +2,7 @@
 
 pub(super) mod audit;
 mod logins;
+mod operator;
 mod organizations;
 mod sandboxes;
 mod viewers;
@@ -118,6 +119,7 @@ pub(super) async fn run(subject: &Subject) {
     audit::run(subject).await;
     organizations::run(subject).await;
     viewers::run(subject).await;
+    operator::run(subject).await;
 }
 
 async fn a_session_is_read_as_it_was_written(subject: &Subject) {

@@ -17,6 +17,7 @@ mod idempotency;
 mod jobs;
 mod known;
 mod logins;
+mod operator;
 mod organizations;
 mod proof;
 mod rows;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod logins;
+mod operator;
 mod organizations;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ use time::OffsetDateTime;
 use crate::capability::Role;
 
 pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, SealedRecord};
-pub use logins::{NewLogin, RefreshTaken, Sealed};
+pub use logins::{NewLogin, RefreshTaken, Sealed, Sight};
+pub use operator::{Erased, LastOwner, OrganizationOverview, Owner, PersonIn, PersonRecord, Who};
 pub use organizations::{
     ApiKeyRecord, Expiry, Identity, InvitationRecord, KeyFacts, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
     NewViewer, OrganizationChange, OrganizationRecord, Overdue,

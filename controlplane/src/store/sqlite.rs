@@ -13,6 +13,7 @@ mod hosts;
 mod idempotency;
 mod logins;
 mod members;
+mod operator;
 mod organizations;
 mod rows;
 mod sessions;
@@ -30,7 +31,7 @@ use super::{Answer, Store, StoreError};
 const QUEUE_MAX: usize = 1024;
 
 /// Each migration runs once, in order, in a transaction of its own.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("sqlite/migrations/0001.sql"),
     include_str!("sqlite/migrations/0002.sql"),
     include_str!("sqlite/migrations/0003.sql"),
@@ -40,6 +41,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("sqlite/migrations/0007.sql"),
     include_str!("sqlite/migrations/0008.sql"),
     include_str!("sqlite/migrations/0009.sql"),
+    include_str!("sqlite/migrations/0010.sql"),
 ];
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;

@@ -5,7 +5,7 @@ use agentapi_shared::audit::{Checkpoint, PLATFORM, Trust, Verifier};
 use agentapi_shared::egress::{EgressDecision, EgressVerdict};
 use agentapi_shared::link::OutboxItem;
 use agentapi_shared::viewer::{ClientMessage, ServerMessage};
-use agentapi_shared::{EventId, OrgId, UserId, WindowSize};
+use agentapi_shared::{EventId, OrgId, WindowSize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -34,9 +34,8 @@ fn actions(records: &[Value]) -> Vec<&str> {
 
 /// The platform's chain, which no caller reads.
 async fn of_nobody(harness: &Harness) -> Vec<Value> {
-    let tenant = TenantContext { org: PLATFORM, user: UserId::from_u128(0), role: Role::Auditor, token: None };
     let filter = AuditFilter { limit: 200, ..AuditFilter::default() };
-    let page = harness.plane.store.audit_records(tenant, filter).await.unwrap();
+    let page = harness.plane.store.platform_records(filter).await.unwrap();
     page.records.iter().rev().map(|record| serde_json::from_str(&record.entry).unwrap()).collect()
 }
 
@@ -145,6 +144,23 @@ async fn a_refusal_is_recorded_once_and_its_repetitions_are_counted() {
 }
 
 #[tokio::test]
+async fn no_caller_reads_the_platforms_trail() {
+    let harness = Harness::start().await;
+    let stranger = harness.request("GET", "/api/v1/sessions").bearer_auth("aa_wrong");
+    assert_eq!(stranger.send().await.unwrap().status(), 401);
+    let ask = async |path: &str, org: OrgId| {
+        let request = harness.request("GET", path).bearer_auth(&harness.token);
+        request.header("x-agentapi-organization", org.to_string()).send().await.unwrap().status().as_u16()
+    };
+    for path in ["/api/v1/audit", "/api/v1/audit/export"] {
+        assert_eq!(ask(path, PLATFORM).await, 404, "{path}");
+        assert_eq!(ask(path, crate::store::records::DEFAULT_ORG).await, 200, "{path}: the control");
+    }
+    crate::audit::seal_all(&*harness.plane.store).await.unwrap();
+    assert!(of_nobody(&harness).await.iter().any(|record| record["action"] == "request.refused"), "it is there");
+}
+
+#[tokio::test]
 async fn a_terminal_is_recorded_from_its_opening_to_its_end() {
     let harness = Harness::start().await;
     let (_host, _connection) = SimHost::connect(&harness).await;
@@ -223,7 +239,7 @@ async fn an_export_is_whole_and_says_how_far_it_is_vouched_for() {
     }
     records(&harness, "action=session.create", 3).await;
     let before = verify(&export(&harness, "").await, &Trust::default());
-    assert_eq!((before.checkpoint, before.end.number), (None, 3));
+    assert_eq!((before.checkpoint, before.end.number, before.signed), (None, 3, true));
     let harness = harness.restart().await;
     // The end signs what there is. That the trail was handed out is part of it.
     records(&harness, "action=audit.export", 1).await;
@@ -267,5 +283,4 @@ async fn pages_and_filters_are_checked() {
         let (status, problem) = harness.call("GET", &format!("/api/v1/audit?{query}"), None).await;
         assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!(field)));
     }
-    assert_eq!(OrgId::from_u128(0), PLATFORM);
 }

@@ -75,6 +75,7 @@ fn routes() -> Vec<Route> {
         route("GET", "/api/v1/hosts/{id}", ON_HOSTS),
         route("DELETE", "/api/v1/hosts/{id}", TO_REVOKE),
         route("POST", "/api/v1/hosts/credential", ON_NOTHING),
+        route("POST", "/api/v1/hosts/credential/confirm", ON_NOTHING),
         Route { body: json!({ "name": "x" }), ..route("POST", "/api/v1/host-enrolments", ON_NOTHING) },
         route("POST", "/api/v1/host-enrolments/redeem", ON_NOTHING),
         route("GET", "/api/v1/agents", ON_NOTHING),

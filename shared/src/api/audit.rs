@@ -92,6 +92,6 @@ pub struct AuditPersonal {
 pub struct AuditKey {
     /// Its short name, as checkpoints have it.
     pub key_id: String,
-    /// `ed25519:` and base64: for `agentapi audit verify --public-key`.
+    /// `ed25519:` and base64: for `agentapi audit verify --key`.
     pub public_key: String,
 }

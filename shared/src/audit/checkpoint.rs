@@ -102,8 +102,13 @@ impl SigningKey {
     pub fn sign(&self, org: OrgId, seal: Seal, at: OffsetDateTime) -> Checkpoint {
         // What is not written is not signed.
         let at = at.replace_nanosecond(at.microsecond() * 1000).unwrap_or(at);
-        let signature = STANDARD.encode(self.pair.sign(&message(org, seal, at)));
+        let signature = self.sign_bytes(&message(org, seal, at));
         Checkpoint { org_id: org, number: seal.number, hash: seal.hash, at, key_id: self.public().id(), signature }
+    }
+
+    /// A signature in base64. Each kind of message begins with a tag of its own.
+    pub(super) fn sign_bytes(&self, message: &[u8]) -> String {
+        STANDARD.encode(self.pair.sign(message))
     }
 }
 
@@ -121,9 +126,13 @@ impl PublicKey {
     /// Whether its owner signed this.
     #[must_use]
     pub fn signed(&self, checkpoint: &Checkpoint) -> bool {
-        let Ok(signature) = STANDARD.decode(&checkpoint.signature) else { return false };
         let message = message(checkpoint.org_id, checkpoint.seal(), checkpoint.at);
-        UnparsedPublicKey::new(&ED25519, self.0).verify(&message, &signature).is_ok()
+        self.signed_bytes(&message, &checkpoint.signature)
+    }
+
+    pub(super) fn signed_bytes(&self, message: &[u8], signature: &str) -> bool {
+        let Ok(signature) = STANDARD.decode(signature) else { return false };
+        UnparsedPublicKey::new(&ED25519, self.0).verify(message, &signature).is_ok()
     }
 }
 

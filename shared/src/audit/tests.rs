@@ -119,8 +119,13 @@ fn line(seal: Seal, id: EventId, text: &str) -> String {
     serde_json::to_string(&record).unwrap()
 }
 
+/// As a server with the key hands it out.
 fn manifest(count: u64, head: ChainHash) -> String {
-    let manifest = Manifest {
+    unsigned(count, head).line(Some(&key()))
+}
+
+fn unsigned(count: u64, head: ChainHash) -> Manifest {
+    Manifest {
         format: export::FORMAT.to_owned(),
         org_id: ORG,
         exported_at: NOW + time::Duration::HOUR,
@@ -131,8 +136,8 @@ fn manifest(count: u64, head: ChainHash) -> String {
         count,
         public_key: Some(key().public()),
         checkpoints: Vec::new(),
-    };
-    serde_json::to_string(&manifest).unwrap()
+        range_signature: None,
+    }
 }
 
 fn read(lines: &[String], trust: &Trust) -> Result<Report, Fault> {
@@ -165,11 +170,77 @@ fn a_whole_trail_is_vouched_for_up_to_its_last_checkpoint() {
     assert_eq!((report.end.number, report.checkpoint, report.unvouched()), (10, Some((7, NOW)), 3));
     let report = read(&lines, &Trust::default()).unwrap();
     assert_eq!((report.checkpoint, report.unvouched(), report.key_is_known), (None, 10, false));
-    // Of another key: nothing is known, and nothing is wrong.
-    let foreign = Trust { checkpoints, key: Some(SigningKey::generate().unwrap().0.public()) };
-    assert_eq!(read(&lines, &foreign).unwrap().checkpoint, None);
+    // Of another key: whose it is, is told.
+    let other = SigningKey::generate().unwrap().0.public();
+    let foreign = Trust { checkpoints, key: Some(other) };
+    let (found, given) = (key().public().id(), other.id());
+    assert_eq!(read(&lines, &foreign), Err(Fault::OtherKey { found, given }));
     let (empty, _) = trail(0, &[]);
     assert_eq!(read(&empty, &Trust::default()).unwrap().end, Seal::START);
+}
+
+/// A manifest that somebody changed, with the signature that it had.
+fn changed(line: &str, from: &str, to: &str) -> String {
+    let changed = line.replacen(from, to, 1);
+    assert_ne!(changed, line, "{from}");
+    changed
+}
+
+#[test]
+fn a_file_that_was_cut_or_dated_anew_is_told_from_one_that_was_not() {
+    let (lines, _) = trail(10, &[]);
+    for trust in [trusting(Vec::new()), Trust::default()] {
+        assert!(read(&lines, &trust).unwrap().signed, "the control: nothing was changed");
+        // Its end goes, with a manifest that says so: the value there is in the last line that stays.
+        let (short, _) = trail(5, &[]);
+        let head = |lines: &[String]| trail_head(lines).to_string();
+        let mut cut = lines.clone();
+        cut.truncate(6);
+        cut[0] = changed(&lines[0], "\"last\":10", "\"last\":5");
+        cut[0] = changed(&changed(&cut[0], "\"count\":10", "\"count\":5"), &head(&lines), &head(&short));
+        assert_eq!(read(&cut, &trust), Err(Fault::Cut { first: 1, last: 5 }));
+        // So does its begin.
+        let mut late = lines.clone();
+        late.drain(1..=5);
+        late[0] = changed(&changed(&lines[0], "\"after\":0", "\"after\":5"), "\"count\":10", "\"count\":5");
+        let zeros = ChainHash::START.to_string();
+        late[0] = changed(&late[0], &zeros, &head(&short));
+        assert_eq!(read(&late, &trust), Err(Fault::Cut { first: 6, last: 10 }));
+        // One day earlier.
+        let mut older = lines.clone();
+        older[0] = changed(&lines[0], "2026-01-02T04", "2026-01-01T04");
+        let says = "2026-01-01T04:04:05.678901Z".to_owned();
+        assert_eq!(read(&older, &trust), Err(Fault::Redated { says }));
+        let mut extended = lines.clone();
+        extended[0] = changed(&lines[0], "\"checkpoints\":[]", "\"checkpoints\":[],\"unsealed\":1");
+        assert!(matches!(read(&extended, &trust), Err(Fault::Manifest(_))));
+        // With its signature goes its word, and what was signed once more by somebody else is somebody else's.
+        let mut bare = lines.clone();
+        bare[0] = serde_json::to_string(&unsigned(10, trail_head(&lines))).unwrap();
+        let found = read(&bare, &trust);
+        if trust.key.is_some() { assert_eq!(found, Err(Fault::Unsigned)) } else { assert!(!found.unwrap().signed) }
+    }
+    let (forger, _) = SigningKey::generate().unwrap();
+    let (mut forged, _) = trail(5, &[]);
+    let head = trail_head(&forged);
+    let manifest = Manifest { public_key: Some(forger.public()), ..unsigned(5, head) };
+    forged[0] = manifest.line(Some(&forger));
+    assert!(matches!(read(&forged, &trusting(Vec::new())), Err(Fault::OtherKey { .. })));
+    assert!(!read(&forged, &Trust::default()).unwrap().key_is_known);
+    // Who says that it is the server's, and is not.
+    forged[0] = unsigned(5, head).line(Some(&forger));
+    assert_eq!(read(&forged, &trusting(Vec::new())), Err(Fault::Cut { first: 1, last: 5 }));
+    assert_eq!(read(&forged, &Trust::default()), Err(Fault::Cut { first: 1, last: 5 }));
+    // A checkpoint that it brings along is older than itself.
+    let later = key().sign(ORG, Seal { number: 5, hash: head }, NOW + time::Duration::DAY);
+    let manifest = Manifest { checkpoints: vec![later], ..unsigned(5, head) };
+    forged[0] = serde_json::to_string(&manifest).unwrap();
+    assert!(matches!(read(&forged, &Trust::default()), Err(Fault::Redated { .. })));
+}
+
+fn trail_head(lines: &[String]) -> ChainHash {
+    let manifest: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+    serde_json::from_value(manifest["head"].clone()).unwrap()
 }
 
 #[test]

@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 
 use super::chain::{ChainHash, Seal};
 use super::checkpoint::{Checkpoint, PublicKey};
-use super::export::{FORMAT, Manifest, RecordLine};
+use super::entry::time_text;
+use super::export::{FORMAT, Manifest, RecordLine, Signed};
 use crate::id::OrgId;
 
 /// What the reader has from elsewhere.
@@ -14,7 +15,7 @@ use crate::id::OrgId;
 pub struct Trust {
     /// Checkpoints that were kept outside the database.
     pub checkpoints: Vec<Checkpoint>,
-    /// The key that checkpoints count of; none: the file's own word is taken for it.
+    /// The key that signatures count of; none: the file's own word is taken for it.
     pub key: Option<PublicKey>,
 }
 
@@ -27,6 +28,33 @@ pub enum Fault {
     /// The manifest contradicts itself.
     #[error("the manifest contradicts itself: {0}")]
     Contradiction(&'static str),
+    /// Somebody took the signature away, or the file was never signed.
+    #[error("the manifest bears no signature: it may have been cut at either end, or dated anew")]
+    Unsigned,
+    /// Somebody else's file, or one of an earlier key.
+    #[error("the manifest is signed with the key {found}, not with {given}")]
+    OtherKey {
+        /// Its short name.
+        found: String,
+        /// That of the one which was brought.
+        given: String,
+    },
+    /// The file says another range than was signed.
+    #[error(
+        "the manifest was changed: records {first} to {last} are not the range that was signed, so the trail was cut or added to"
+    )]
+    Cut {
+        /// The first that it says.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+    /// The range is what was signed, and the time, or what else the manifest says, is not.
+    #[error("the manifest was changed: it was dated anew, or says something else that was not signed; it says {says}")]
+    Redated {
+        /// When the file says that it was made.
+        says: String,
+    },
     /// A line that is no record.
     #[error("record {number} cannot be read: {reason}")]
     Malformed {
@@ -92,7 +120,12 @@ impl Fault {
     #[must_use]
     pub fn number(&self) -> Option<u64> {
         match self {
-            Self::Manifest(_) | Self::Contradiction(_) => None,
+            Self::Manifest(_)
+            | Self::Contradiction(_)
+            | Self::Unsigned
+            | Self::OtherKey { .. }
+            | Self::Cut { .. }
+            | Self::Redated { .. } => None,
             Self::Malformed { number, .. }
             | Self::Order { number, .. }
             | Self::Changed { number }
@@ -110,8 +143,10 @@ impl Fault {
 pub struct Report {
     /// Whose it is.
     pub org: OrgId,
-    /// When it says that it was made.
+    /// When it says that it was handed out.
     pub exported_at: OffsetDateTime,
+    /// Whether that, and where it begins and ends, is signed.
+    pub signed: bool,
     /// The number before its first record.
     pub after: u64,
     /// Its end.
@@ -143,6 +178,7 @@ pub struct Verifier {
     manifest: Manifest,
     anchors: BTreeMap<u64, Anchor>,
     key_is_known: bool,
+    signed: bool,
     at: Seal,
     vouched: Option<(u64, OffsetDateTime)>,
 }
@@ -150,7 +186,7 @@ pub struct Verifier {
 impl Verifier {
     /// Begins with the first line.
     pub fn begin(line: &[u8], trust: &Trust) -> Result<Self, Fault> {
-        let manifest: Manifest = serde_json::from_slice(line).map_err(|error| Fault::Manifest(error.to_string()))?;
+        let (manifest, claim) = Manifest::parse(line).map_err(Fault::Manifest)?;
         if manifest.format != FORMAT {
             return Err(Fault::Manifest(format!("its format is {}, not {FORMAT}", manifest.format)));
         }
@@ -160,9 +196,18 @@ impl Verifier {
         if manifest.after == 0 && manifest.previous != ChainHash::START {
             return Err(Fault::Contradiction("a chain begins with 32 zero bytes"));
         }
+        let signed = match trust.key.or(manifest.public_key) {
+            Some(key) => is_signed(&manifest, &key, manifest.signed_by(&key, claim.as_ref()), trust)?,
+            None if claim.is_some() => return Err(Fault::Contradiction("it is signed and names no key")),
+            None => false,
+        };
+        // What it brings along was there when it was made.
+        if manifest.checkpoints.iter().any(|checkpoint| checkpoint.at > manifest.exported_at) {
+            return Err(Fault::Redated { says: time_text(manifest.exported_at) });
+        }
         let anchors = anchors(&manifest, trust)?;
         let at = Seal { number: manifest.after, hash: manifest.previous };
-        let mut verifier = Self { anchors, key_is_known: trust.key.is_some(), at, vouched: None, manifest };
+        let mut verifier = Self { anchors, key_is_known: trust.key.is_some(), signed, at, vouched: None, manifest };
         verifier.look_at_anchor()?;
         Ok(verifier)
     }
@@ -203,6 +248,7 @@ impl Verifier {
         Ok(Report {
             org: self.manifest.org_id,
             exported_at: self.manifest.exported_at,
+            signed: self.signed,
             after: self.manifest.after,
             end: self.at,
             checkpoint: self.vouched,
@@ -220,6 +266,22 @@ impl Verifier {
         }
         self.vouched = Some((self.at.number, anchor.at));
         Ok(())
+    }
+}
+
+/// Whether the key's owner handed the file out as it is. Without a key from elsewhere a file may be unsigned, and vouches for nothing.
+fn is_signed(manifest: &Manifest, key: &PublicKey, signed: Signed, trust: &Trust) -> Result<bool, Fault> {
+    let named = manifest.public_key.map(|key| key.id());
+    match (signed, trust.key) {
+        (Signed::Whole, _) => Ok(true),
+        (Signed::Nothing, None) => Ok(false),
+        (Signed::Nothing, Some(_)) => Err(Fault::Unsigned),
+        (Signed::RangeOnly, _) => Err(Fault::Redated { says: time_text(manifest.exported_at) }),
+        // Named, it is perhaps another server's, or of an earlier key; whether it is what it was, this key does not say.
+        (Signed::No, Some(_)) if named.as_ref().is_some_and(|named| *named != key.id()) => {
+            Err(Fault::OtherKey { found: named.unwrap_or_default(), given: key.id() })
+        }
+        (Signed::No, _) => Err(Fault::Cut { first: manifest.after + 1, last: manifest.last }),
     }
 }
 

@@ -284,6 +284,50 @@ async fn whoever_is_invited_logs_in_with_the_link() {
 }
 
 #[tokio::test]
+async fn a_login_that_is_shown_as_a_token_is_recorded_once_by_whichever_replica() {
+    let (dir, project) = (Dir::new(), Project::start().await);
+    let server = Running::start(&dir, Some(project.keys.clone()), |_| {}).await;
+    let other = Running::start(&Dir::new(), Some(project.keys.clone()), |_| {}).await;
+    server.log_in(json!({ "email": "ada@example.com", "password": PASSWORD })).await.refused(403, "no_organization");
+    let org = project.put_in(project.auth.user(), "member").await;
+    let (secret, claims) = (Signer::secret(jwt::SECRET), project.claims());
+    let token = |login: &str, lasts: i64| {
+        let mut claims = claims.clone();
+        (claims["session_id"], claims["exp"]) = (json!(login), json!(clock::now().unix_timestamp() + lasts));
+        format!("Bearer {}", secret.token(&claims))
+    };
+    let recorded = async || {
+        let sql = format!(
+            "select entry from agentapi.audit_logs where org_id = '{org}' and action = 'login' order by recorded_at"
+        );
+        let found = project.cluster.sql(&sql).await.unwrap();
+        found.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    // Tokens of one login, renewed, at two replicas at once; one that is refused is no login.
+    server.get("/api/v1/me", ("authorization", &token("s", -60))).await.refused(401, "invalid_token");
+    let (first, renewed) = (token("s", 3600), token("s", 3000));
+    let asked = tokio::join!(
+        server.get("/api/v1/me", ("authorization", &first)),
+        other.get("/api/v1/me", ("authorization", &renewed)),
+        server.get("/api/v1/me", ("authorization", &renewed)),
+        other.get("/api/v1/me", ("authorization", &first)),
+    );
+    assert_eq!([asked.0.status, asked.1.status, asked.2.status, asked.3.status], [StatusCode::OK; 4]);
+    let found = recorded().await;
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(
+        (&found[0]["detail"], &found[0]["actor"]["id"]),
+        (&json!({ "by": "token" }), &json!(project.auth.user()))
+    );
+    assert!(found[0]["request_id"].is_string() && found[0]["actor"]["credential"].is_string());
+    // Another login is another one, and it is there when the request is answered.
+    other.get("/api/v1/me", ("authorization", &token("t", 3600))).await;
+    assert_eq!(recorded().await.len(), 2);
+    server.end().await;
+    other.end().await;
+}
+
+#[tokio::test]
 async fn forged_tokens_are_refused_at_the_door() {
     let (dir, project) = (Dir::new(), Project::start().await);
     let server = Running::start(&dir, Some(project.keys.clone()), |_| {}).await;

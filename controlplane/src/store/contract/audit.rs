@@ -33,7 +33,7 @@ impl Subject {
         }
     }
 
-    async fn seal(&self) -> u64 {
+    pub(super) async fn seal(&self) -> u64 {
         let mut count = 0;
         loop {
             match self.store.seal_audit(7).await.unwrap() {

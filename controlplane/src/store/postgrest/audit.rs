@@ -126,13 +126,23 @@ impl AuditStore for Postgrest {
             let head = caller.audit_head().await?;
             let Some(window) = filter.position.window(head) else { return Ok(AuditPage::default()) };
             let found = caller.audit_records(&page(&filter, &window)).await?;
-            let records = found.into_iter().map(SealedRecord::try_from).collect::<Result<Vec<_>, _>>()?;
-            Ok(AuditPage::of(records, &filter, &window, head))
+            page_of(found, &filter, &window, head)
         })
     }
 }
 
-fn page(filter: &AuditFilter, window: &RangeInclusive<u64>) -> Query {
+/// What was found, as it is given.
+pub(super) fn page_of(
+    found: Vec<SealRow>,
+    filter: &AuditFilter,
+    window: &RangeInclusive<u64>,
+    head: u64,
+) -> Result<AuditPage, StoreError> {
+    let records = found.into_iter().map(SealedRecord::try_from).collect::<Result<Vec<_>, _>>()?;
+    Ok(AuditPage::of(records, filter, window, head))
+}
+
+pub(super) fn page(filter: &AuditFilter, window: &RangeInclusive<u64>) -> Query {
     const COLUMNS: &str = "seq,hash,audit_logs!inner(id,entry,audit_personal(data))";
     let order = match filter.position {
         AuditPosition::Before(_) => "seq.desc",

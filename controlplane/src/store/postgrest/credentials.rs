@@ -4,7 +4,9 @@ use time::OffsetDateTime;
 
 use super::Postgrest;
 use super::jobs::{HolderRow, UserRow};
-use crate::store::records::{AuditEntry, BrowserSession, Holder, KeyFacts, TenantContext, TokenHolder, UserHolder};
+use crate::store::records::{
+    AuditEntry, BrowserSession, Holder, KeyFacts, Sight, TenantContext, TokenHolder, UserHolder,
+};
 use crate::store::{Answer, CredentialStore, Scope};
 
 impl From<UserRow> for UserHolder {
@@ -80,6 +82,10 @@ impl CredentialStore for Postgrest {
             let found = self.as_service().browser_session(&hash, now).await?;
             Ok(found.map(|row| BrowserSession { holder: row.user.into(), expires_at: row.expires_at }))
         })
+    }
+
+    fn see_session(&self, sight: Sight) -> Answer<'_, bool> {
+        Box::pin(async move { self.as_service().see_session(&sight).await })
     }
 
     fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()> {

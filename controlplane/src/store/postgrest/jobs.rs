@@ -4,6 +4,7 @@
 //! may lead to a method that gives or changes what is a tenant's, unless it names the tenant.
 
 mod logins;
+mod operator;
 mod organizations;
 
 use agentapi_shared::api::KeyScope;
@@ -171,8 +172,7 @@ impl<'a> AsService<'a> {
     }
 
     pub(super) async fn end_deleted_users(&self, issuer: &str) -> Result<Vec<SessionId>, StoreError> {
-        // A second run finds the first done, and would not give its sessions: they are found at the next inventory of their host.
-        const END: Function = Function::once("job_end_deleted_users");
+        const END: Function = Function::same("job_end_deleted_users");
         self.call(END, json!({ "p_issuer": issuer })).await
     }
 

@@ -128,18 +128,16 @@ impl EnrolmentStore for Postgrest {
         Box::pin(async move { self.as_service().redeem_host_enrolment(&token_hash, host, &credential_hash, at).await })
     }
 
-    fn rotate_host_credential(
-        &self,
-        host: HostId,
-        credential_hash: String,
-        others_end_at: OffsetDateTime,
-        audit: AuditEntry,
-    ) -> Answer<'_, ()> {
+    fn rotate_host_credential(&self, host: HostId, credential_hash: String, audit: AuditEntry) -> Answer<'_, ()> {
         Box::pin(async move {
             let org = self.as_service().org_of_host(host).await?;
             let audit = audit.argument(org.unwrap_or(PLATFORM), &Scope::Host(host));
-            self.as_service().rotate_host_credential(host, &credential_hash, others_end_at, audit).await
+            self.as_service().rotate_host_credential(host, &credential_hash, audit).await
         })
+    }
+
+    fn confirm_host_credential(&self, credential_hash: String, others_end_at: OffsetDateTime) -> Answer<'_, ()> {
+        Box::pin(async move { self.as_service().confirm_host_credential(&credential_hash, others_end_at).await })
     }
 
     fn revoke_host(&self, tenant: TenantContext, host: HostId, audit: AuditEntry) -> Answer<'_, ()> {

@@ -18,10 +18,9 @@ impl UpkeepStore for Postgrest {
 
     fn end_deleted_users(&self) -> Answer<'_, Vec<SessionId>> {
         Box::pin(async move {
-            match self.client.issuer() {
-                Some(issuer) => self.as_service().end_deleted_users(&issuer).await,
-                None => Ok(Vec::new()),
-            }
+            // Of nobody: whom operators shut out is to be told all the same.
+            let issuer = self.client.issuer().unwrap_or_default();
+            self.as_service().end_deleted_users(&issuer).await
         })
     }
 

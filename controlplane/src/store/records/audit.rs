@@ -42,6 +42,25 @@ impl AuditEntry {
     /// The control plane's own work.
     pub const SYSTEM: &'static str = "system";
 
+    /// What the store itself has to tell, in the name of a job: whoever asked did not know it before.
+    #[must_use]
+    pub fn fact(org: OrgId, job: &'static str, action: &'static str, detail: Value) -> Self {
+        Self {
+            id: EventId::generate(),
+            at: crate::clock::now(),
+            action: action.into(),
+            channel: "system",
+            session: None,
+            host: None,
+            detail,
+            org: Some(org),
+            job,
+            credential: None,
+            request: None,
+            personal: Personal::default(),
+        }
+    }
+
     /// Who acts, by the scope that the store was called with.
     #[must_use]
     pub fn actor(&self, scope: &Scope) -> (ActorKind, String) {

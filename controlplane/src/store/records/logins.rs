@@ -3,7 +3,7 @@
 use agentapi_shared::{OrgId, UserId};
 use time::OffsetDateTime;
 
-use super::AuditEntry;
+use super::{AuditEntry, TenantContext};
 
 /// A secret that is kept and used again, encrypted with a key that the store does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,4 +44,15 @@ pub enum RefreshTaken {
     Busy,
     /// There is none: no such login, or none with an issuer behind it.
     Gone,
+}
+
+/// Somebody shows a token of a login at their issuer.
+#[derive(Debug, Clone)]
+pub struct Sight {
+    /// SHA-256 of issuer and login.
+    pub hash: String,
+    /// In whose name, and where, it is recorded if it was never seen.
+    pub tenant: TenantContext,
+    /// The record.
+    pub audit: AuditEntry,
 }

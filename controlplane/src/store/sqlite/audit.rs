@@ -7,13 +7,12 @@ use std::collections::hash_map::Entry;
 
 use agentapi_shared::OrgId;
 use agentapi_shared::audit::entry::time_text;
-use agentapi_shared::audit::{PLATFORM, Seal};
+use agentapi_shared::audit::Seal;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params, params_from_iter};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::organizations::role_of;
-use super::{Sqlite, hosts, rows};
+use super::{Sqlite, hosts, organizations, rows};
 use crate::capability::Capability;
 use crate::clock;
 use crate::store::records::{
@@ -52,7 +51,14 @@ impl AuditStore for Sqlite {
     }
 
     fn audit_records(&self, tenant: TenantContext, filter: AuditFilter) -> Answer<'_, AuditPage> {
-        self.call(move |tx| page(tx, &tenant, &filter))
+        self.call(move |tx| {
+            // Who reads is looked up here, as the other store does: whoever may not has no trail.
+            let role = organizations::role_of(tx, tenant.org, tenant.user)?;
+            if !role.is_some_and(|role| role.has(Capability::AuditRead)) {
+                return Ok(AuditPage::default());
+            }
+            page(tx, tenant.org, &filter)
+        })
     }
 }
 
@@ -123,8 +129,12 @@ pub(super) fn insert(tx: &Transaction<'_>, scope: &Scope, org: OrgId, entry: &Au
             entry.text(org, scope),
         ])?;
     if let Some(personal) = entry.personal.text().filter(|_| inserted > 0) {
-        tx.prepare_cached("INSERT INTO audit_personal (n, org_id, created_by, data) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![tx.last_insert_rowid(), org.to_string(), actor, personal])?;
+        // Of whoever was erased nothing comes back, such as with the end of a terminal that they had open.
+        tx.prepare_cached(
+            "INSERT INTO audit_personal (n, org_id, created_by, data) SELECT ?1, ?2, ?3, ?4
+             WHERE NOT EXISTS (SELECT 1 FROM users WHERE id = ?3 AND subject = 'erased:' || id)",
+        )?
+        .execute(params![tx.last_insert_rowid(), org.to_string(), actor, personal])?;
     }
     Ok(())
 }
@@ -169,18 +179,9 @@ fn head(tx: &Transaction<'_>, org: OrgId) -> Result<Seal, StoreError> {
     Ok(found.unwrap_or(Seal::START))
 }
 
-/// Whether a tenant may read the trail now, whatever its request began with. Of the platform nobody is a member: no request is in it.
-fn may_read(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<bool, StoreError> {
-    let role = role_of(tx, tenant.org, tenant.user)?;
-    Ok(tenant.org == PLATFORM || role.is_some_and(|role| role.has(Capability::AuditRead)))
-}
-
-/// A page of the trail of the caller's organisation.
-fn page(tx: &Transaction<'_>, tenant: &TenantContext, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
-    if !may_read(tx, tenant)? {
-        return Ok(AuditPage::default());
-    }
-    let head = head(tx, tenant.org)?.number;
+/// A page of the trail of an organisation, or of the platform.
+pub(super) fn page(tx: &Transaction<'_>, org: OrgId, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
+    let head = head(tx, org)?.number;
     let Some(window) = filter.position.window(head) else { return Ok(AuditPage::default()) };
     let order = match filter.position {
         AuditPosition::Before(_) => "DESC",
@@ -191,7 +192,7 @@ fn page(tx: &Transaction<'_>, tenant: &TenantContext, filter: &AuditFilter) -> R
                    WHERE s.org_id = ? AND s.seq BETWEEN ? AND ?"
         .to_owned();
     let mut values: Vec<Box<dyn ToSql>> =
-        vec![Box::new(tenant.org.to_string()), Box::new(*window.start()), Box::new(*window.end())];
+        vec![Box::new(org.to_string()), Box::new(*window.start()), Box::new(*window.end())];
     let conditions = [
         (" AND a.created_by = ?", filter.actor.clone()),
         (" AND a.action = ?", filter.action.clone()),

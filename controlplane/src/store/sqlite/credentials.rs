@@ -3,15 +3,18 @@
 use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{OrgId, UserId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use agentapi_shared::ApiKeyId;
 
 use super::{Sqlite, audit, enrolments, rows};
 use crate::store::records::{
-    AuditEntry, BrowserSession, Holder, KeyFacts, LOCAL_ADMIN, TenantContext, TokenHolder, UserHolder,
+    AuditEntry, BrowserSession, Holder, KeyFacts, LOCAL_ADMIN, Sight, TenantContext, TokenHolder, UserHolder,
 };
 use crate::store::{Answer, CredentialStore, Scope, StoreError};
+
+/// A login at an issuer that was not shown for so long is a new one when it comes back.
+const SEEN_KEPT: Duration = Duration::days(90);
 
 impl CredentialStore for Sqlite {
     fn register_token(&self, hash: String, holder: TokenHolder, at: OffsetDateTime) -> Answer<'_, ()> {
@@ -44,6 +47,10 @@ impl CredentialStore for Sqlite {
 
     fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<BrowserSession>> {
         self.call(move |tx| browser_session(tx, &hash, now))
+    }
+
+    fn see_session(&self, sight: Sight) -> Answer<'_, bool> {
+        self.call(move |tx| see(tx, &sight))
     }
 
     fn end_browser_session(&self, tenant: TenantContext, hash: String, audit: AuditEntry) -> Answer<'_, ()> {
@@ -185,6 +192,24 @@ pub(super) fn browser_session(
         })
         .optional()?;
     Ok(found)
+}
+
+/// Records a login that was never seen. Those that were not shown for long go with the next new one.
+fn see(tx: &Transaction<'_>, sight: &Sight) -> Result<bool, StoreError> {
+    let Sight { hash, tenant, audit } = sight;
+    let (org, user, at) = (tenant.org.to_string(), tenant.user.to_string(), audit.at);
+    let new = tx.execute(
+        "INSERT OR IGNORE INTO seen_sessions (hash, org_id, created_by, seen_at) VALUES (?1, ?2, ?3, ?4)",
+        [hash, &org, &user, &time_text(at)],
+    )?;
+    if new > 0 {
+        audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)?;
+        tx.execute("DELETE FROM seen_sessions WHERE seen_at < ?1", [time_text(at - SEEN_KEPT)])?;
+        return Ok(true);
+    }
+    let refresh = "UPDATE seen_sessions SET seen_at = ?2 WHERE hash = ?1 AND seen_at < ?3";
+    tx.execute(refresh, [hash, &time_text(at), &time_text(at - Duration::DAY)])?;
+    Ok(false)
 }
 
 /// Ends a browser session.

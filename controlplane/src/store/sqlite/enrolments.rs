@@ -1,17 +1,19 @@
 //! Tables `host_enrolments` and `host_credentials`: how a machine becomes a host, how its credential changes, and how it ends.
 
-use agentapi_shared::audit::Personal;
 use agentapi_shared::audit::entry::time_text;
-use agentapi_shared::{EventId, HostId, OrgId, UserId};
+use agentapi_shared::{HostId, OrgId, UserId};
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::json;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::organizations::{record, require, role_of};
 use super::{Sqlite, audit, rows};
 use crate::capability::Capability;
 use crate::store::records::{AuditEntry, DEFAULT_ORG, NewEnrolment, TenantContext};
 use crate::store::{Answer, EnrolmentStore, Scope, StoreError};
+
+/// A credential that was given to a host, and that the host did not use within this time, is removed at its next rotation.
+const UNCONFIRMED_MAX: Duration = Duration::minutes(10);
 
 impl EnrolmentStore for Sqlite {
     fn create_host_enrolment(&self, tenant: TenantContext, new: NewEnrolment, audit: AuditEntry) -> Answer<'_, ()> {
@@ -28,14 +30,12 @@ impl EnrolmentStore for Sqlite {
         self.call(move |tx| redeem(tx, &token_hash, host, &credential_hash, at))
     }
 
-    fn rotate_host_credential(
-        &self,
-        host: HostId,
-        credential_hash: String,
-        others_end_at: OffsetDateTime,
-        audit: AuditEntry,
-    ) -> Answer<'_, ()> {
-        self.call(move |tx| rotate(tx, host, &credential_hash, others_end_at, &audit))
+    fn rotate_host_credential(&self, host: HostId, credential_hash: String, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| rotate(tx, host, &credential_hash, &audit))
+    }
+
+    fn confirm_host_credential(&self, credential_hash: String, others_end_at: OffsetDateTime) -> Answer<'_, ()> {
+        self.call(move |tx| confirm(tx, &credential_hash, others_end_at))
     }
 
     fn revoke_host(&self, tenant: TenantContext, host: HostId, audit: AuditEntry) -> Answer<'_, ()> {
@@ -97,20 +97,8 @@ fn redeem(
     )?;
     insert_credential(tx, credential_hash, host, Some(org), &by, &at_text)?;
     // Whoever comes with a token does not know the organisation, so the record is made here.
-    let entry = AuditEntry {
-        id: EventId::generate(),
-        at,
-        action: "host.enrol".into(),
-        channel: "system",
-        session: None,
-        host: Some(host),
-        detail: json!({ "by": by }),
-        org: Some(org),
-        job: "enrolment",
-        credential: None,
-        request: None,
-        personal: Personal::default(),
-    };
+    let entry = AuditEntry::fact(org, "enrolment", "host.enrol", json!({ "by": by }));
+    let entry = AuditEntry { at, host: Some(host), ..entry };
     audit::insert(tx, &Scope::System, org, &entry)?;
     Ok(Some(org))
 }
@@ -131,21 +119,32 @@ pub(super) fn insert_credential(
     Ok(())
 }
 
-fn rotate(
-    tx: &Transaction<'_>,
-    host: HostId,
-    credential_hash: &str,
-    others_end_at: OffsetDateTime,
-    audit: &AuditEntry,
-) -> Result<(), StoreError> {
+fn rotate(tx: &Transaction<'_>, host: HostId, credential_hash: &str, audit: &AuditEntry) -> Result<(), StoreError> {
     let sql = "SELECT org_id FROM hosts WHERE id = ?1 AND revoked_at IS NULL";
     let org: Option<OrgId> = tx.query_row(sql, [host.to_string()], |row| rows::id_option(row, "org_id"))?;
+    // One that was not confirmed for so long was lost on its way.
     tx.execute(
-        "UPDATE host_credentials SET revoked_at = MIN(COALESCE(revoked_at, ?2), ?2) WHERE host_id = ?1",
-        [host.to_string(), time_text(others_end_at)],
+        "DELETE FROM host_credentials WHERE host_id = ?1 AND pending AND created_at < ?2",
+        [host.to_string(), time_text(audit.at - UNCONFIRMED_MAX)],
     )?;
     insert_credential(tx, credential_hash, host, org, &host.to_string(), &time_text(audit.at))?;
+    tx.execute("UPDATE host_credentials SET pending = 1 WHERE hash = ?1", [credential_hash])?;
     audit::insert(tx, &Scope::Host(host), org.unwrap_or(DEFAULT_ORG), audit)
+}
+
+/// Ends all others of the host, if this one was not used before.
+fn confirm(tx: &Transaction<'_>, hash: &str, others_end_at: OffsetDateTime) -> Result<(), StoreError> {
+    let host: Option<String> = tx
+        .prepare_cached("UPDATE host_credentials SET pending = 0 WHERE hash = ?1 AND pending RETURNING host_id")?
+        .query_row([hash], |row| row.get("host_id"))
+        .optional()?;
+    if let Some(host) = host {
+        tx.execute(
+            "UPDATE host_credentials SET revoked_at = MIN(COALESCE(revoked_at, ?3), ?3) WHERE host_id = ?1 AND hash <> ?2",
+            [host.as_str(), hash, &time_text(others_end_at)],
+        )?;
+    }
+    Ok(())
 }
 
 fn revoke(tx: &Transaction<'_>, tenant: &TenantContext, host: HostId, audit: &AuditEntry) -> Result<(), StoreError> {

@@ -214,7 +214,7 @@ pub(super) fn count_session(tx: &Transaction<'_>, org: OrgId, at: OffsetDateTime
     Ok(())
 }
 
-fn day_of(at: OffsetDateTime) -> Result<String, StoreError> {
+pub(super) fn day_of(at: OffsetDateTime) -> Result<String, StoreError> {
     Ok(time_text(at).chars().take("2026-01-01".len()).collect())
 }
 

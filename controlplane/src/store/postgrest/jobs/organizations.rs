@@ -94,14 +94,22 @@ impl AsService<'_> {
         &self,
         host: HostId,
         credential_hash: &str,
-        others_end_at: OffsetDateTime,
         audit: Value,
     ) -> Result<(), StoreError> {
         const ROTATE: Function = Function::once("job_rotate_host_credential");
-        let arguments = json!({
-            "p_host": host, "p_credential": credential_hash, "p_others_end_at": rows::time(others_end_at), "p_audit": audit,
-        });
+        let arguments =
+            json!({ "p_host": host, "p_credential": credential_hash, "p_others_end_at": null, "p_audit": audit });
         self.call(ROTATE, arguments).await
+    }
+
+    pub(in crate::store::postgrest) async fn confirm_host_credential(
+        &self,
+        credential_hash: &str,
+        others_end_at: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        const CONFIRM: Function = Function::same("job_confirm_host_credential");
+        let arguments = json!({ "p_credential": credential_hash, "p_others_end_at": rows::time(others_end_at) });
+        self.call(CONFIRM, arguments).await
     }
 
     pub(in crate::store::postgrest) async fn expiry(&self, now: OffsetDateTime) -> Result<Expiry, StoreError> {

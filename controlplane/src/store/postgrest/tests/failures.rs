@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use agentapi_shared::api::{SandboxRequest, Visibility, Workspace};
-use agentapi_shared::audit::{PLATFORM, Personal};
+use agentapi_shared::audit::Personal;
 use agentapi_shared::{EventId, SessionId, WindowSize};
 use agentapi_test_postgres::jwt;
 use anyhow::Result;
@@ -18,12 +18,12 @@ use tokio::task::JoinSet;
 
 use super::real::{Real, TestProject, store};
 use crate::store::postgrest::Postgrest;
-use crate::store::postgrest::client::{Function, Name};
 use crate::store::records::{
-    AuditEntry, CallerToken, LOCAL_HOST, NewSession, SessionFilter, TenantContext, TokenHolder,
+    AuditEntry, CallerToken, LOCAL_HOST, LastOwner, NewSession, SessionFilter, TenantContext, TokenHolder,
 };
 use crate::store::{
-    AuditStore as _, Created, CredentialStore as _, HostStore as _, Scope, SessionStore as _, Store as _, StoreError,
+    AuditStore as _, Created, CredentialStore as _, HostStore as _, OperatorStore as _, Scope, SessionStore as _,
+    Store as _, StoreError,
 };
 
 fn entry(detail: &str) -> AuditEntry {
@@ -68,16 +68,14 @@ async fn a_proof_that_is_lost_is_registered_again() -> Result<()> {
 
 #[tokio::test]
 async fn whoever_is_disabled_here_is_nobody_at_once() -> Result<()> {
-    const DISABLE: Function = Function::once("job_disable_user");
     let real = Real::start().await?;
     let owner = real.owner().await?;
     let holder = TokenHolder::User { org: owner.org, user: owner.user };
     let hash = jwt::sha256_hex("token");
     real.store.register_token(hash.clone(), holder, OffsetDateTime::now_utc()).await?;
     assert!(real.store.token(hash.clone()).await?.is_some());
-    let audit = AuditEntry { action: "user.disable".into(), ..entry("") }.argument(PLATFORM, &Scope::System);
-    let disable = json!({ "p_user": owner.user, "p_disabled": true, "p_audit": audit });
-    real.store.client.call::<()>(Name::Service, DISABLE, disable).await?;
+    let audit = AuditEntry { action: "user.disable".into(), ..entry("") };
+    assert_eq!(real.store.disable_user(owner.user, LastOwner::Goes, audit).await?, 0);
     assert_eq!(real.store.token(hash).await?, None);
     Ok(())
 }

@@ -29,7 +29,9 @@ async fn whoever_is_deleted_elsewhere_is_shut_out_and_their_sessions_stop_and_no
     let gone = format!("delete from auth.users where id = '{}'", leaver.user);
     real.cluster.sql_as("supabase_admin", &gone).await?;
     assert_eq!(real.store.end_deleted_users().await?, [sessions[1]]);
-    assert_eq!(real.store.end_deleted_users().await?, [], "once");
+    assert_eq!(real.store.end_deleted_users().await?, [sessions[1]], "until its host has ended it");
+    let records = "select count(*) from agentapi.audit_logs where action = 'session.stop'";
+    assert_eq!(real.cluster.sql(records).await?.trim(), "1", "recorded once");
     let desired = async |at: usize| real.store.session(Scope::System, sessions[at]).await.map(|record| record.desired);
     assert_eq!((desired(0).await?, desired(1).await?), (Desired::Run, Desired::Stop));
     assert!(real.store.session(Scope::Tenant(leaver.clone()), sessions[1]).await.is_err());
