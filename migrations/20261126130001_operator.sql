@@ -212,7 +212,8 @@ begin
   perform agentapi_private.require_service();
   return (
     select coalesce(jsonb_agg(jsonb_build_object('id', o.id, 'name', o.name, 'created_at', o.created_at,
-      'quotas', jsonb_build_object('sessions_max', o.sessions_max, 'sessions_per_day_max', o.sessions_per_day_max, 'viewers_max', o.viewers_max),
+      'quotas', jsonb_build_object('sessions_max', o.sessions_max, 'sessions_per_day_max', o.sessions_per_day_max,
+        'viewers_max', o.viewers_max),
       'owners', (
         select coalesce(jsonb_agg(jsonb_build_object('id', u.id, 'name', u.name, 'email', u.email, 'disabled', u.disabled_at is not null)
           order by u.id), '[]')

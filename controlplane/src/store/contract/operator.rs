@@ -204,7 +204,7 @@ async fn the_platforms_trail_is_read_by_no_tenant(subject: &Subject) {
 async fn organizations_are_shown_with_their_owners(subject: &Subject) {
     let store = &subject.store;
     let made = subject.organization().await;
-    let quotas = Quotas { sessions_max: Some(7), ..Quotas::default() };
+    let quotas = Quotas { sessions_max: Some(7), sessions_per_day_max: None, viewers_max: Some(3) };
     store.set_quotas(made.org, quotas, entry()).await.unwrap();
     let all = store.overview().await.unwrap();
     let of = |org| all.iter().find(|found| found.id == org).unwrap();

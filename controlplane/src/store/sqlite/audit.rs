@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use agentapi_shared::OrgId;
-use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::audit::Seal;
+use agentapi_shared::audit::entry::time_text;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params, params_from_iter};
 use tokio::sync::watch;
 use tracing::warn;

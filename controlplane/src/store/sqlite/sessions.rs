@@ -77,11 +77,6 @@ pub(super) fn create(
             return Ok(Created::Seen(replay));
         }
     }
-    // Whoever was shut out since the request was let in makes nothing that would run on.
-    let shut_out = "SELECT 1 FROM users WHERE id = ?1 AND disabled_at IS NOT NULL";
-    if tx.prepare_cached(shut_out)?.exists([tenant.user.to_string()])? {
-        return Err(StoreError::Unauthenticated);
-    }
     organizations::require_agent(tx, tenant.org, &new.agent)?;
     organizations::require_sandbox(tx, tenant.org, &new.sandbox)?;
     organizations::claim_session(tx, tenant.org, new.at)?;
