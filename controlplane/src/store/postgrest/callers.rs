@@ -14,7 +14,7 @@ use super::egress::{self, EgressOfSession};
 use super::filter::{Filter, Query};
 use super::rows::{self, HostRow, ReplayRow, SESSION_COLUMNS, SessionRow};
 use crate::store::StoreError;
-use crate::store::records::{CallerToken, EgressFilter, IdempotencyKey, SessionFilter};
+use crate::store::records::{CallerToken, EgressFilter, IdempotencyKey, NewLoginCode, SessionFilter};
 
 /// Requests that carry a caller's token and never the key of the service role.
 #[derive(Debug)]
@@ -172,15 +172,12 @@ impl<'a> AsCaller<'a> {
         self.client.rows(self.name(), &page.clone().only(&Filter::eq("org_id", &self.org))).await
     }
 
-    pub(super) async fn create_login_code(
-        &self,
-        hash: &str,
-        expires_at: OffsetDateTime,
-        audit: Value,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn create_login_code(&self, new: &NewLoginCode, audit: Value) -> Result<(), StoreError> {
         const CREATE: Function = Function::once("create_login_code");
-        let arguments =
-            json!({ "p_org": self.org, "p_hash": hash, "p_expires_at": rows::time(expires_at), "p_audit": audit });
+        let arguments = json!({
+            "p_org": self.org, "p_hash": new.hash, "p_expires_at": rows::time(new.expires_at), "p_audit": audit,
+            "p_made_by": new.made_by,
+        });
         self.call(CREATE, arguments).await
     }
 

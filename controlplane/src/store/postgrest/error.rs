@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use super::tokens::NoToken;
 use crate::store::StoreError;
 
 /// In whose name a request was made.
@@ -28,7 +29,7 @@ pub(super) enum Failure {
     #[error("a request could not be written")]
     Unwritable(#[source] serde_json::Error),
     #[error("there is no token for the caller")]
-    NoToken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    NoToken(#[source] NoToken),
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
@@ -105,7 +106,11 @@ impl Failure {
 
     /// As callers of the store know it.
     pub(super) fn into_store_error(self, party: Party) -> StoreError {
-        let Self::Refused(refusal) = &self else { return StoreError::Unavailable(Box::new(self)) };
+        let refusal = match &self {
+            Self::NoToken(NoToken::Never) => return StoreError::NoCallerToken,
+            Self::Refused(refusal) => refusal,
+            _ => return StoreError::Unavailable(Box::new(self)),
+        };
         let word = refusal.message.clone();
         match (refusal.code.as_str(), party) {
             ("PT404" | "PGRST116", _) => StoreError::NotFound,
@@ -115,6 +120,7 @@ impl Failure {
             // Words of ours alone: what else the database says may name rows of others.
             ("23505", Party::Caller) => StoreError::Refused("exists".to_owned()),
             ("PT401" | "PGRST301" | "PGRST302" | "PGRST303", Party::Caller) => StoreError::Unauthenticated,
+            ("PT403", Party::Caller) if word == "address_not_confirmed" => StoreError::Refused(word),
             ("PT403" | "42501", Party::Caller) if !refusal.is_of_proof() => StoreError::Forbidden,
             _ => StoreError::Unavailable(Box::new(self)),
         }
@@ -144,6 +150,10 @@ mod tests {
         }
         assert!(matches!(of("PT403", "forbidden", Party::Caller), E::Forbidden));
         assert!(matches!(of("42501", "permission denied", Party::Caller), E::Forbidden));
+        let unshown = of("PT403", "address_not_confirmed", Party::Caller);
+        assert!(matches!(unshown, E::Refused(word) if word == "address_not_confirmed"));
+        let mute = Failure::NoToken(NoToken::Never).into_store_error(Party::Caller);
+        assert!(matches!(mute, E::NoCallerToken));
         assert!(matches!(of("42501", "permission denied", Party::Service), E::Unavailable(_)));
         assert!(matches!(of("PGRST301", "JWSError", Party::Caller), E::Unauthenticated));
         // A key that the project does not take is no caller's fault.

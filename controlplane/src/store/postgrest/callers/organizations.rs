@@ -13,8 +13,8 @@ use crate::store::postgrest::client::Function;
 use crate::store::postgrest::filter::{Filter, Query};
 use crate::store::postgrest::{PAGE_ROWS, all_rows, rows};
 use crate::store::records::{
-    ApiKeyRecord, InvitationRecord, MemberRecord, NewApiKey, NewEnrolment, NewInvitation, OrganizationChange,
-    OrganizationRecord,
+    ApiKeyRecord, Founding, InvitationRecord, MadeByKey, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
+    OrganizationChange, OrganizationRecord,
 };
 
 #[derive(Debug, Deserialize)]
@@ -127,10 +127,11 @@ impl AsCaller<'_> {
         &self,
         org: OrgId,
         name: &str,
+        by: Founding,
         audit: Value,
     ) -> Result<(), StoreError> {
         const CREATE: Function = Function::once("create_organization");
-        self.call(CREATE, json!({ "p_org": org, "p_name": name, "p_audit": audit })).await
+        self.call(CREATE, json!({ "p_org": org, "p_name": name, "p_audit": audit, "p_by": by.as_str() })).await
     }
 
     pub(in crate::store::postgrest) async fn update_organization(
@@ -281,7 +282,7 @@ impl AsCaller<'_> {
         const CREATE: Function = Function::once("create_api_key");
         let arguments = json!({
             "p_org": self.org, "p_id": new.id, "p_name": new.name, "p_prefix": new.prefix, "p_hash": new.hash,
-            "p_scopes": new.scopes, "p_expires_at": new.expires_at.map(rows::time), "p_audit": audit,
+            "p_scopes": new.scopes, "p_expires_at": new.expires_at.map(rows::time), "p_audit": audit, "p_made_by": new.made_by,
         });
         self.call(CREATE, arguments).await
     }
@@ -289,10 +290,15 @@ impl AsCaller<'_> {
     pub(in crate::store::postgrest) async fn revoke_api_key(
         &self,
         id: ApiKeyId,
+        made: MadeByKey,
         audit: Value,
     ) -> Result<(), StoreError> {
         const REVOKE: Function = Function::once("revoke_api_key");
-        self.call(REVOKE, json!({ "p_org": self.org, "p_id": id, "p_audit": audit })).await
+        let made = match made {
+            MadeByKey::Ends => "end",
+            MadeByKey::Stays => "keep",
+        };
+        self.call(REVOKE, json!({ "p_org": self.org, "p_id": id, "p_audit": audit, "p_made": made })).await
     }
 
     pub(in crate::store::postgrest) async fn create_host_enrolment(
@@ -303,7 +309,7 @@ impl AsCaller<'_> {
         const CREATE: Function = Function::once("create_host_enrolment");
         let arguments = json!({
             "p_org": self.org, "p_hash": new.hash, "p_name": new.name, "p_expires_at": rows::time(new.expires_at),
-            "p_audit": audit,
+            "p_audit": audit, "p_made_by": new.made_by,
         });
         self.call(CREATE, arguments).await
     }
