@@ -21,7 +21,17 @@ use crate::store::records::{CallerToken, EgressFilter, IdempotencyKey, NewLoginC
 pub(super) struct AsCaller<'a> {
     client: &'a Client,
     token: CallerToken,
+    from: TokenFrom,
     org: OrgId,
+}
+
+/// Whose word a caller's token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenFrom {
+    /// The caller's.
+    Caller,
+    /// Ours.
+    Us,
 }
 
 /// What `create_session` gives.
@@ -33,8 +43,8 @@ pub(super) enum CreatedRow {
 }
 
 impl<'a> AsCaller<'a> {
-    pub(super) fn new(client: &'a Client, token: CallerToken, org: OrgId) -> Self {
-        Self { client, token, org }
+    pub(super) fn new(client: &'a Client, token: CallerToken, from: TokenFrom, org: OrgId) -> Self {
+        Self { client, token, from, org }
     }
 
     /// In which organisation.
@@ -43,7 +53,10 @@ impl<'a> AsCaller<'a> {
     }
 
     fn name(&self) -> Name<'_> {
-        Name::Caller(&self.token)
+        match self.from {
+            TokenFrom::Caller => Name::Caller(&self.token),
+            TokenFrom::Us => Name::SpokenFor(&self.token),
+        }
     }
 
     pub(super) async fn call<T: serde::de::DeserializeOwned>(

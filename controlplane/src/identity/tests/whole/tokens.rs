@@ -112,3 +112,38 @@ async fn attempts_on_one_password_are_held_wherever_they_come_from() {
     guess("eve@example.com", 4).await.refused(401, "invalid_password");
     server.end().await;
 }
+
+#[tokio::test]
+async fn people_of_the_project_who_are_in_no_organisation_are_held_by_where_they_come_from() {
+    const RATE: u32 = 20;
+    let (dir, project) = (Dir::new(), Project::start().await);
+    let server = Running::start(&dir, Some(project.keys.clone()), |config| config.rates.address = RATE).await;
+    let bearer = project.auth.bearer();
+    let bearer = ("authorization", bearer.as_str());
+    let cookie = server.log_in(json!({ "email": "ada@example.com", "password": PASSWORD })).await.cookie();
+    let cookie = ("cookie", cookie.as_str());
+    for known in [cookie, bearer] {
+        server.get("/api/v1/me", known).await.refused(403, "no_organization");
+    }
+    // Each of them, and together; a machine that is slow gives room for one in between.
+    let login = json!({ "email": "bob@example.com", "password": PASSWORD });
+    let me = "/api/v1/me";
+    for (method, path, header, body) in [
+        ("GET", me, bearer, None),
+        ("GET", me, cookie, None),
+        ("POST", "/api/v1/login/password", ("", ""), Some(login)),
+    ] {
+        let mut answer = server.ask_once(method, path, header, body.clone()).await;
+        for _ in 0..2 * RATE {
+            if answer.status == 429 {
+                break;
+            }
+            answer = server.ask_once(method, path, header, body.clone()).await;
+        }
+        answer.refused(429, "rate_limited");
+    }
+    // Whoever is in one is held by what they are.
+    project.put_in(project.auth.user(), "owner").await;
+    assert_eq!(server.get(me, bearer).await.status, 200);
+    server.end().await;
+}
