@@ -11,6 +11,9 @@ create index logins_made_by_key on agentapi.logins (made_by_key);
 alter table agentapi.host_enrolments add column made_by_key uuid references agentapi.api_keys (id);
 create index host_enrolments_made_by_key on agentapi.host_enrolments (made_by_key);
 
+-- Whoever sees a key sees which one it ends with.
+grant select (made_by_key) on agentapi.api_keys to authenticated, service_role;
+
 -- Of those who are members no longer: they have no use, and must have none when their makers come back.
 delete from agentapi.logins as l
 where not exists (select from agentapi.memberships as m where m.org_id = l.org_id and m.user_id = l.created_by);

@@ -56,6 +56,7 @@ pub async fn create(plane: &Plane, principal: &Principal, request: CreateApiKey)
         expires_at: new.expires_at,
         revoked_at: None,
         last_used_at: None,
+        made_by: new.made_by,
     };
     let entry = audit::of_organization(principal, "api_key.create", json!({ "api_key": id, "scopes": new.scopes }));
     let created = plane.store.create_api_key(principal.tenant(), new, entry).await;
@@ -87,5 +88,6 @@ fn present(record: ApiKeyRecord) -> ApiKey {
         expires_at: record.expires_at,
         revoked_at: record.revoked_at,
         last_used_at: record.last_used_at,
+        made_by: record.made_by,
     }
 }

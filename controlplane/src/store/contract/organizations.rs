@@ -342,6 +342,9 @@ async fn what_a_key_made_ends_with_it(subject: &Subject) {
     };
     let all = ["root", "beside", "child", "grandchild"];
     assert_eq!(live(&all).await, [true; 4]);
+    let listed = store.api_keys(ours.clone()).await.unwrap();
+    let parent = |id| listed.iter().find(|key| key.id == id).unwrap().made_by;
+    assert_eq!((parent(grandchild.id), parent(first.id)), (Some(child.id), None));
 
     // One that another takes the place of, and then the one that made all of it.
     store.revoke_api_key(ours.clone(), child.id, MadeByKey::Stays, entry()).await.unwrap();

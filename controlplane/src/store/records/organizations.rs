@@ -176,6 +176,8 @@ pub struct ApiKeyRecord {
     pub revoked_at: Option<OffsetDateTime>,
     /// When it was last used, to the minute.
     pub last_used_at: Option<OffsetDateTime>,
+    /// The API key that it was made with, and ends with.
+    pub made_by: Option<ApiKeyId>,
 }
 
 /// What is known of the key that a request came with.

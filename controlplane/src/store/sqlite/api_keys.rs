@@ -157,5 +157,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ApiKeyRecord> {
         expires_at: rows::time_option(row, "expires_at")?,
         revoked_at: rows::time_option(row, "revoked_at")?,
         last_used_at: rows::time_option(row, "last_used_at")?,
+        made_by: rows::id_option(row, "made_by_key")?,
     })
 }

@@ -103,6 +103,7 @@ struct ApiKeyRow {
     revoked_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
     last_used_at: Option<OffsetDateTime>,
+    made_by_key: Option<ApiKeyId>,
 }
 
 impl AsCaller<'_> {
@@ -251,7 +252,7 @@ impl AsCaller<'_> {
     }
 
     pub(in crate::store::postgrest) async fn api_keys(&self) -> Result<Vec<ApiKeyRecord>, StoreError> {
-        const COLUMNS: &str = "id,user_id,name,prefix,scopes,created_at,expires_at,revoked_at,last_used_at";
+        const COLUMNS: &str = "id,user_id,name,prefix,scopes,created_at,expires_at,revoked_at,last_used_at,made_by_key";
         let found: Vec<ApiKeyRow> = all_rows(|after: Option<&ApiKeyRow>| {
             let query = Query::of("api_keys", COLUMNS)
                 .only(&Filter::eq("org_id", &self.org))
@@ -270,6 +271,7 @@ impl AsCaller<'_> {
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
             last_used_at: row.last_used_at,
+            made_by: row.made_by_key,
         };
         Ok(found.into_iter().map(record).collect())
     }
