@@ -94,7 +94,7 @@ async fn where_signing_up_is_open_a_newcomer_founds_one_organisation_and_owns_it
     let (status, me) = browser.call("GET", "/api/v1/me", Value::Null).await;
     assert_eq!((status, &me["role"], &me["organization_id"]), (200, &json!("owner"), &made["id"]), "{me}");
     // Quotas are the operator's to set, as of every organisation.
-    assert_eq!(made["quotas"], json!({ "sessions_max": null, "sessions_per_day_max": null }));
+    assert!(made["quotas"].as_object().is_some_and(|quotas| quotas.values().all(Value::is_null)), "{made}");
 
     let (_, cookie) = Person::newcomer(&harness, false).await;
     let unconfirmed = Browser { harness: &harness, cookie };

@@ -7,8 +7,8 @@ mod tokens;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentapi_shared::runtime::LogFormat;
 use agentapi_shared::OrgId;
+use agentapi_shared::runtime::LogFormat;
 use agentapi_test_postgres::cluster::{Cluster, Release};
 use agentapi_test_postgres::jwt;
 use base64::Engine as _;
