@@ -12,7 +12,7 @@ use agentapi_shared::api::{
     ScreenFormat, ScreenResponse, SendInput, Session,
 };
 use agentapi_shared::egress::{EgressDecision, EgressVerdict};
-use agentapi_shared::{SessionId, WindowSize};
+use agentapi_shared::{ApiKeyId, SessionId, WindowSize};
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, Response, Url};
@@ -234,6 +234,12 @@ impl Client {
     /// A `DELETE` without an answer.
     pub(crate) async fn remove(&self, path: &str) -> Result<(), Failure> {
         self.send::<()>(Method::DELETE, path, &Vec::new(), None).await.map(drop)
+    }
+
+    /// `DELETE /api-keys/{id}`; `made`: what becomes of what was made with it.
+    pub(crate) async fn revoke_key(&self, id: ApiKeyId, made: &str) -> Result<(), Failure> {
+        let query = vec![("made", made.to_owned())];
+        self.send::<()>(Method::DELETE, &format!("api-keys/{id}"), &query, None).await.map(drop)
     }
 
     /// `GET /events`.

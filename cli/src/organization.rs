@@ -259,8 +259,9 @@ pub(crate) async fn key(command: &KeyCommand, global: &GlobalArgs, env: &Environ
             output::table(&["ID", "NAME", "KEY", "SCOPES", "STATE", "LAST USED"], &rows);
             Ok(())
         }
-        KeyCommand::Revoke { key } => {
-            client.remove(&format!("api-keys/{key}")).await?;
+        KeyCommand::Revoke { key, keep_made } => {
+            let made = if *keep_made { "stays" } else { "ends" };
+            client.revoke_key(*key, made).await?;
             done(global.json, &json!({ "id": key }), "revoked")
         }
     }

@@ -24,7 +24,7 @@ use crate::identity::api_key::ApiKey;
 use crate::identity::mint::MintError;
 use crate::identity::project::ProjectKeys;
 use crate::server::{make_private, minter};
-use crate::store::records::{Identity, NewApiKey, TenantContext};
+use crate::store::records::{Founding, Identity, NewApiKey, TenantContext};
 use crate::store::{Store, StoreError};
 use crate::stores::{Stores, StoresError};
 
@@ -224,7 +224,8 @@ async fn create_owner(store: &dyn Store, wanted: CreateOwner) -> Result<String, 
     let tenant = TenantContext { org, user, role: Role::Owner, token: None };
     let entry = |action, detail: Value| audit::of_operator(action, detail);
     let made = entry("organization.create", json!({ "organization": org }));
-    store.create_organization(tenant.clone(), org, wanted.org.clone(), made).await.map_err(AdminError::Store)?;
+    let founded = store.create_organization(tenant.clone(), org, wanted.org.clone(), Founding::Operator, made).await;
+    founded.map_err(AdminError::Store)?;
     let new = NewApiKey {
         id,
         name: "first".to_owned(),
@@ -232,6 +233,7 @@ async fn create_owner(store: &dyn Store, wanted: CreateOwner) -> Result<String, 
         hash: key.hash(),
         scopes: Vec::new(),
         expires_at: None,
+        made_by: None,
     };
     let made = entry("api_key.create", json!({ "api_key": id }));
     store.create_api_key(tenant, new, made).await.map_err(AdminError::Store)?;

@@ -22,6 +22,7 @@ mod principal;
 mod request_id;
 mod sessions;
 mod sign_in;
+mod stranger;
 mod terminal;
 mod upgrade;
 mod well_known;
@@ -34,12 +35,14 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::domain::policy::SignUp;
 use crate::identities::Identities;
 use crate::limits::Limits;
 use crate::plane::Plane;
 
 pub use error::ApiError;
 pub use metrics::router as metrics_router;
+pub use origin::Site;
 pub use sign_in::BACK;
 pub use well_known::router as well_known_router;
 
@@ -55,8 +58,10 @@ pub struct Peer(pub std::net::IpAddr);
 pub struct Api {
     /// The control plane.
     pub plane: Arc<Plane>,
-    /// The port the server listens on: part of its own origin and of its cookie's name.
-    pub port: u16,
+    /// Under which names browsers reach us.
+    pub site: Arc<Site>,
+    /// Who may found an organisation.
+    pub sign_up: SignUp,
     /// How callers can say who they are.
     pub identities: Arc<Identities>,
     /// How many requests callers may make.

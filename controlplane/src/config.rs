@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 use agentapi_shared::runtime::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use http::HeaderName;
 use reqwest::Url;
 use serde::Deserialize;
 
 use crate::admin::AdminVerb;
+use crate::domain::policy::SignUp;
 use crate::identity::project::safe_url;
 use crate::limits::Rates;
 
@@ -79,6 +81,18 @@ pub struct Options {
     /// The same of one organisation.
     #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_ORGANIZATION_REQUESTS_PER_MINUTE")]
     pub organization_requests_per_minute: Option<u32>,
+    /// The same of everybody at one client address who is not known yet, or in no organisation.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_ADDRESS_REQUESTS_PER_MINUTE")]
+    pub address_requests_per_minute: Option<u32>,
+    /// Logins a minute with the password of one account, from wherever.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_ACCOUNT_LOGINS_PER_MINUTE")]
+    pub account_logins_per_minute: Option<u32>,
+    /// Header in which the proxy before this control plane says where a client is, such as `x-forwarded-for`; none: there is no proxy.
+    #[arg(long, value_name = "NAME", env = "AGENTAPI_CONTROLPLANE_CLIENT_ADDRESS_HEADER")]
+    pub client_address_header: Option<String>,
+    /// Who may found an organisation, beside those who own one.
+    #[arg(long, value_enum, env = "AGENTAPI_CONTROLPLANE_SIGN_UP")]
+    pub sign_up: Option<SignUp>,
     /// Control planes that share the load: each allows its share of these.
     #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_REPLICAS")]
     pub replicas: Option<NonZeroU32>,
@@ -131,6 +145,10 @@ struct File {
     key_requests_per_minute: Option<u32>,
     user_requests_per_minute: Option<u32>,
     organization_requests_per_minute: Option<u32>,
+    address_requests_per_minute: Option<u32>,
+    account_logins_per_minute: Option<u32>,
+    client_address_header: Option<String>,
+    sign_up: Option<SignUp>,
     replicas: Option<NonZeroU32>,
     data_dir: Option<PathBuf>,
     credentials_file: Option<PathBuf>,
@@ -153,6 +171,10 @@ pub struct Config {
     pub oidc: Option<Oidc>,
     /// How many requests callers may make.
     pub rates: Rates,
+    /// In which header a proxy says where a client is; none: clients come themselves.
+    pub client_address_header: Option<HeaderName>,
+    /// Who may found an organisation.
+    pub sign_up: SignUp,
     /// Directory of the database.
     pub data_dir: PathBuf,
     /// The admin's credentials; none: not written.
@@ -200,6 +222,7 @@ impl Config {
                 File::default()
             })
         });
+        let rates = rates(&options, &file);
         let listen = options.listen.or(file.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
         let listen = loopback(&listen).map_err(|mistake| mistakes.push(mistake)).ok();
         let metrics = options.metrics_listen.or(file.metrics_listen).map(|text| loopback(&text));
@@ -222,15 +245,11 @@ impl Config {
         if data_dir.is_none() {
             mistakes.push("data-dir: required".to_owned());
         }
-        let (key, file_key) = (options.key_requests_per_minute, file.key_requests_per_minute);
-        let (user, file_user) = (options.user_requests_per_minute, file.user_requests_per_minute);
-        let organization = options.organization_requests_per_minute.or(file.organization_requests_per_minute);
-        let rates = Rates {
-            key: key.or(file_key).unwrap_or(Rates::DEFAULT.key),
-            user: user.or(file_user).unwrap_or(Rates::DEFAULT.user),
-            organization: organization.unwrap_or(Rates::DEFAULT.organization),
-            replicas: options.replicas.or(file.replicas).unwrap_or(Rates::DEFAULT.replicas),
-        };
+        let header = options.client_address_header.as_ref().or(file.client_address_header.as_ref());
+        let header = header.map(|text| {
+            text.parse::<HeaderName>().map_err(|_| format!("client-address-header {text}: no name of a header"))
+        });
+        let client_address_header = header.transpose().map_err(|mistake| mistakes.push(mistake)).ok().flatten();
         let format = options.log_format.or(file.log_format).unwrap_or(LogFormatName::Text);
         let (Some(listen), Some(data_dir), true) = (listen, data_dir, mistakes.is_empty()) else {
             return Err(ConfigError(mistakes));
@@ -241,6 +260,8 @@ impl Config {
             public_url,
             oidc,
             rates,
+            client_address_header,
+            sign_up: options.sign_up.or(file.sign_up).unwrap_or(SignUp::Invite),
             data_dir,
             credentials_file: options.credentials_file.or(file.credentials_file),
             host_credential_file: options.host_credential_file.or(file.host_credential_file),
@@ -248,6 +269,23 @@ impl Config {
             log_format: if format == LogFormatName::Json { LogFormat::Json } else { LogFormat::Text },
             log_filter: options.log_filter.or(file.log_filter).unwrap_or_else(|| "info".to_owned()),
         })
+    }
+}
+
+fn rates(options: &Options, file: &File) -> Rates {
+    let default = Rates::DEFAULT;
+    let given = |option: Option<u32>, file: Option<u32>, default: u32| option.or(file).unwrap_or(default);
+    Rates {
+        key: given(options.key_requests_per_minute, file.key_requests_per_minute, default.key),
+        user: given(options.user_requests_per_minute, file.user_requests_per_minute, default.user),
+        organization: given(
+            options.organization_requests_per_minute,
+            file.organization_requests_per_minute,
+            default.organization,
+        ),
+        address: given(options.address_requests_per_minute, file.address_requests_per_minute, default.address),
+        account: given(options.account_logins_per_minute, file.account_logins_per_minute, default.account),
+        replicas: options.replicas.or(file.replicas).unwrap_or(default.replicas),
     }
 }
 
@@ -293,5 +331,12 @@ mod tests {
         assert!(error.contains("public-url http://agents.example") && error.contains("use https"), "{error}");
         let config = resolve("data_dir = '/a'\npublic_url = 'https://agents.example/'", |_| {}).unwrap();
         assert_eq!(config.public_url.unwrap().as_str(), "https://agents.example/");
+        assert_eq!((config.sign_up, config.client_address_header), (SignUp::Invite, None));
+        let open = "data_dir = '/a'\nsign_up = 'open'\nclient_address_header = 'X-Forwarded-For'\naddress_requests_per_minute = 7";
+        let config = resolve(open, |_| {}).unwrap();
+        assert_eq!((config.sign_up, config.rates.address), (SignUp::Open, 7));
+        assert_eq!(config.client_address_header.unwrap().as_str(), "x-forwarded-for");
+        assert!(resolve("data_dir = '/a'\nclient_address_header = 'x y'", |_| {}).is_err());
+        assert!(resolve("data_dir = '/a'\nsign_up = 'all'", |_| {}).is_err());
     }
 }

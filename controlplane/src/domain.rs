@@ -41,6 +41,14 @@ pub enum DomainError {
         /// What it would be.
         what: &'static str,
     },
+    /// Something about the caller stands against it.
+    #[error("{detail}")]
+    Unfit {
+        /// Stable word.
+        code: &'static str,
+        /// One sentence.
+        detail: &'static str,
+    },
     /// There is no room for more.
     #[error("{detail}")]
     Quota {
@@ -97,8 +105,14 @@ impl From<StoreError> for DomainError {
     }
 }
 
+const ADDRESS_NOT_CONFIRMED: DomainError = DomainError::Unfit {
+    code: "address_not_confirmed",
+    detail: "whoever logs you in does not say that your mail address is yours: confirm it there, and log in again",
+};
+
 fn refused(word: &str) -> DomainError {
     let (code, detail) = match word {
+        "address_not_confirmed" => return ADDRESS_NOT_CONFIRMED,
         "agent_not_allowed" => return validate::fault("agent", "your organisation does not allow this agent"),
         "sandbox_not_allowed" => return validate::fault("sandbox", "your organisation does not allow such a sandbox"),
         "last_owner" => ("last_owner", "an organisation keeps an owner: make somebody else one first"),

@@ -9,11 +9,12 @@ use tracing::warn;
 
 use crate::identity::fetch::{self, FetchError};
 use crate::identity::login::{Oidc, OidcSettings, Refresher, SupabaseAuth};
+use crate::identity::mint::Minter;
 use crate::identity::project::ProjectKeys;
 use crate::identity::seal::{SealError, Sealer};
 use crate::identity::verify::{Verifier, VerifierError};
-use crate::store::LoginStore;
 use crate::store::records::CallerToken;
+use crate::store::{LoginStore, StoreError};
 
 /// Why there are none.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,18 @@ pub struct Identities {
     pub oidc: Option<Oidc>,
     /// What is sealed here.
     pub sealer: Arc<Sealer>,
+    voice: Voice,
+}
+
+/// In whose words the store is asked for callers who bring no token that it takes.
+#[derive(Debug)]
+enum Voice {
+    /// It needs none.
+    Unneeded,
+    /// In our own, which the project takes.
+    Minted,
+    /// With the project's secret, if there is one now.
+    Secret(ProjectKeys),
 }
 
 impl Identities {
@@ -51,6 +64,7 @@ impl Identities {
     pub async fn open(
         dir: &Path,
         project: Option<ProjectKeys>,
+        minter: Option<&Minter>,
         oidc: Option<OidcSettings>,
         store: Arc<dyn LoginStore>,
         tasks: &TaskGroup,
@@ -62,12 +76,31 @@ impl Identities {
             Some(keys) => Verifier::start(keys.clone(), client.clone()).await?.map(Arc::new),
             None => None,
         };
+        let voice = match (&project, minter) {
+            (None, _) => Voice::Unneeded,
+            (Some(_), Some(_)) => Voice::Minted,
+            (Some(keys), None) => Voice::Secret(keys.clone()),
+        };
         let supabase = project.zip(verifier.clone());
         let supabase =
             supabase.and_then(|(keys, verifier)| SupabaseAuth::of(client.clone(), keys, verifier)).map(Arc::new);
         let refresher = supabase.clone().map(|auth| Refresher::new(auth, sealer.clone(), store, tasks.clone()));
         let oidc = oidc.map(|settings| Oidc::new(client, settings));
-        Ok(Self { verifier, issuer, supabase, refresher, oidc, sealer })
+        Ok(Self { verifier, issuer, supabase, refresher, oidc, sealer, voice })
+    }
+
+    /// Whether callers who bring no token of the project can be served: API keys, login codes, other issuers.
+    #[must_use]
+    pub fn makes_tokens(&self) -> bool {
+        match &self.voice {
+            Voice::Unneeded | Voice::Minted => true,
+            Voice::Secret(keys) => keys.jwt_secret().is_some(),
+        }
+    }
+
+    /// Refuses what could never be served. What is refused is not made either.
+    pub fn require_tokens(&self) -> Result<(), StoreError> {
+        if self.makes_tokens() { Ok(()) } else { Err(StoreError::NoCallerToken) }
     }
 
     /// Ends a login at its issuer too, which ended here. If that is not reached, its token is over within the hour.

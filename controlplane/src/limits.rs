@@ -1,8 +1,11 @@
 //! How many requests callers may make: by credential, by person and by organisation, each a bucket that fills evenly and holds a minute's worth.
+//! Whoever is not known yet is held by where they come from, and guesses at a password by whose it would be.
 //!
 //! Kept in memory, so a replica knows only what it served itself: each of several takes its share of the whole. What somebody typed into a
 //! terminal is no request; opening the terminal is one.
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,6 +22,13 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// After so many requests, buckets that are full again are forgotten: they say what a new one says.
 const REQUESTS_BETWEEN_SWEEPS: u32 = 10_000;
 
+/// Buckets of what anybody may make any number of: networks, and addresses of accounts. Overflow: two share a bucket. Which ones is decided by a
+/// secret of this process, so nobody finds out who shares theirs; of a thousand that are busy at once, one in a hundred has somebody beside them.
+const SLOTS: u64 = 1 << 17;
+
+/// Bits of an IPv6 address that are a network's: a line to the internet gets so many, and any number of addresses below.
+const NETWORK_BITS_V6: u32 = 64;
+
 /// Requests a minute, over all replicas; 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
@@ -28,13 +38,19 @@ pub struct Rates {
     pub user: u32,
     /// Of one organisation.
     pub organization: u32,
+    /// Of everybody at one address who is not known yet, or in no organisation.
+    pub address: u32,
+    /// Logins with the password of one account.
+    pub account: u32,
     /// Control planes that share the load.
     pub replicas: NonZeroU32,
 }
 
 impl Rates {
     /// Far above what a person or a program that waits for events does, far below what harms others.
-    pub const DEFAULT: Self = Self { key: 3_000, user: 6_000, organization: 30_000, replicas: NonZeroU32::MIN };
+    /// Whoever logs in does so a few times an hour; an office behind one address is some hundred people.
+    pub const DEFAULT: Self =
+        Self { key: 3_000, user: 6_000, organization: 30_000, address: 300, account: 20, replicas: NonZeroU32::MIN };
 }
 
 type Buckets<K> = RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
@@ -99,6 +115,9 @@ pub struct Limits {
     key: Option<Limit<String>>,
     user: Option<Limit<UserId>>,
     organization: Option<Limit<OrgId>>,
+    address: Option<Limit<u64>>,
+    account: Option<Limit<u64>>,
+    slots: RandomState,
     /// As the header has it.
     policy: String,
     requests: AtomicU32,
@@ -117,15 +136,20 @@ impl Limits {
         let key = Limit::new("key", rates.key, rates.replicas);
         let user = Limit::new("user", rates.user, rates.replicas);
         let organization = Limit::new("organization", rates.organization, rates.replicas);
+        let address = Limit::new("address", rates.address, rates.replicas);
+        let account = Limit::new("account", rates.account, rates.replicas);
         let told = [
             key.as_ref().map(|limit| (limit.name, limit.quota)),
             user.as_ref().map(|limit| (limit.name, limit.quota)),
             organization.as_ref().map(|limit| (limit.name, limit.quota)),
+            address.as_ref().map(|limit| (limit.name, limit.quota)),
+            account.as_ref().map(|limit| (limit.name, limit.quota)),
         ];
         let told = told.into_iter().flatten();
         let policy: Vec<String> =
             told.map(|(name, quota)| format!("\"{name}\";q={quota};w={}", WINDOW.as_secs())).collect();
-        Self { key, user, organization, policy: policy.join(", "), requests: AtomicU32::new(0) }
+        let (policy, slots, requests) = (policy.join(", "), RandomState::new(), AtomicU32::new(0));
+        Self { key, user, organization, address, account, slots, policy, requests }
     }
 
     /// What may be made, as `RateLimit-Policy` has it; empty if there is no limit.
@@ -152,6 +176,22 @@ impl Limits {
         self.organization.as_ref().map(|limit| limit.take(&organization)).transpose()
     }
 
+    /// Counts a request of somebody who is not known, by the network that it comes from.
+    pub fn take_address(&self, from: IpAddr) -> Result<Option<Standing>, Exceeded> {
+        let slot = self.slot(&network(from));
+        self.address.as_ref().map(|limit| limit.take(&slot)).transpose()
+    }
+
+    /// Counts an attempt to log in with the password of an account, whoever makes it.
+    pub fn take_account(&self, email: &str) -> Result<Option<Standing>, Exceeded> {
+        let slot = self.slot(&email.to_lowercase());
+        self.account.as_ref().map(|limit| limit.take(&slot)).transpose()
+    }
+
+    fn slot(&self, of: &impl std::hash::Hash) -> u64 {
+        self.slots.hash_one(of) % SLOTS
+    }
+
     fn sweep(&self) {
         fn forget<K: Clone + Eq + std::hash::Hash>(limit: Option<&Limit<K>>) {
             if let Some(limit) = limit {
@@ -165,12 +205,52 @@ impl Limits {
     }
 }
 
+/// The part of an address that is somebody's: all of it, of IPv6 the network.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let host_bits = u128::BITS - NETWORK_BITS_V6;
+            IpAddr::V6((u128::from(address) >> host_bits << host_bits).into())
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn rates(key: u32, user: u32, organization: u32, replicas: u32) -> Rates {
-        Rates { key, user, organization, replicas: NonZeroU32::new(replicas).unwrap() }
+        let replicas = NonZeroU32::new(replicas).unwrap();
+        Rates { key, user, organization, address: 0, account: 0, replicas }
+    }
+
+    #[test]
+    fn strangers_are_held_by_their_network_and_guesses_by_the_account() {
+        let limits = Limits::new(Rates { address: 2, account: 3, ..rates(0, 0, 0, 1) });
+        assert_eq!(limits.policy(), "\"address\";q=2;w=60, \"account\";q=3;w=60");
+        let from = |text: &str| limits.take_address(text.parse().unwrap()).map(|standing| standing.unwrap().remaining);
+        // The addresses of one network are one; a mapped one is what it maps.
+        assert_eq!((from("2001:db8:1:2::1"), from("2001:db8:1:2:ffff::9")), (Ok(1), Ok(0)));
+        let refused = from("2001:db8:1:2::1").unwrap_err();
+        assert_eq!((refused.name, refused.quota), ("address", 2));
+        assert_eq!((from("2001:db8:1:3::1"), from("192.0.2.1"), from("::ffff:192.0.2.1")), (Ok(1), Ok(1), Ok(0)));
+        assert!(from("192.0.2.1").is_err() && from("192.0.2.2").is_ok());
+        for email in ["ada@example.com", "Ada@example.com", "ADA@EXAMPLE.COM"] {
+            limits.take_account(email).unwrap();
+        }
+        assert_eq!(limits.take_account("ada@example.com").unwrap_err().name, "account");
+        limits.take_account("bob@example.com").unwrap();
+    }
+
+    #[test]
+    fn any_number_of_networks_takes_a_bounded_number_of_buckets() {
+        let limits = Limits::new(Rates { address: u32::MAX, ..rates(0, 0, 0, 1) });
+        for network in 0..3 * u128::from(SLOTS) {
+            limits.take_address(IpAddr::V6((network << 64).into())).unwrap();
+        }
+        let kept = u64::try_from(limits.address.as_ref().unwrap().buckets.len()).unwrap();
+        assert!(kept <= SLOTS && kept > SLOTS / 2, "{kept}");
     }
 
     fn take(limits: &Limits, key: &str, user: UserId, org: OrgId) -> Result<Option<Standing>, Exceeded> {

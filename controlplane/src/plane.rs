@@ -38,6 +38,8 @@ pub struct Plane {
     pub sights: Sights,
     /// Somebody changed what an organisation wants of its sessions.
     pub settings_changed: watch::Sender<()>,
+    /// More credentials ended than those whose sockets were ended with them.
+    pub credentials_changed: watch::Sender<()>,
     /// What operators watch.
     pub metrics: Metrics,
     /// The audit trail.
@@ -63,6 +65,7 @@ impl Plane {
             leases: Leases::default(),
             sights: Sights::default(),
             settings_changed: watch::Sender::new(()),
+            credentials_changed: watch::Sender::new(()),
             metrics: Metrics::default(),
             agents,
             tasks,

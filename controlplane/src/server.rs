@@ -16,11 +16,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 use tracing::{debug, info, warn};
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, Site};
 use crate::audit::{CheckpointError, Checkpoints};
 use crate::auth::{HOST_TOKEN_PREFIX, Secret, USER_TOKEN_PREFIX};
 use crate::config::{self, Config};
 use crate::credentials::{self, CredentialError};
+use crate::domain::policy::SignUp;
 use crate::identities::{Identities, IdentitiesError};
 use crate::identity::login::OidcSettings;
 use crate::identity::mint::{MintError, Minter};
@@ -103,6 +104,9 @@ pub struct Server {
     rates: Rates,
     minter: Option<Arc<Minter>>,
     identities: Arc<Identities>,
+    site: Arc<Site>,
+    sign_up: SignUp,
+    client_address_header: Option<http::HeaderName>,
 }
 
 impl Server {
@@ -126,13 +130,31 @@ impl Server {
             let token = credentials::keep(path, &url, HOST_TOKEN_PREFIX)?;
             stores.register_host(token.hash()).await.map_err(StartError::Register)?;
         }
+        if config.public_url.is_some() && config.client_address_header.is_none() {
+            warn!(
+                "everybody behind the proxy of the public URL is one client for rate limits: set --client-address-header"
+            );
+        }
         let tasks = TaskGroup::new();
         let oidc = config.oidc.as_ref().map(|oidc| settings(oidc, config, address)).transpose()?;
-        let identities = Arc::new(Identities::open(dir, project, oidc, stores.store(), &tasks).await?);
+        let identities =
+            Arc::new(Identities::open(dir, project, minter.as_deref(), oidc, stores.store(), &tasks).await?);
         let plane = Plane::new(stores.store(), manifests()?, tasks.clone());
         let checkpoints = Checkpoints::open(dir, config.audit_checkpoint_dir.as_deref().unwrap_or(dir))?;
         plane.trail.keep_checkpoints(Arc::new(checkpoints), &tasks);
-        Ok(Self { listener, address, metrics, plane, tasks, rates: config.rates, minter, identities })
+        Ok(Self {
+            site: Arc::new(Site::new(address.port(), config.public_url.as_ref())),
+            sign_up: config.sign_up,
+            client_address_header: config.client_address_header.clone(),
+            rates: config.rates,
+            listener,
+            address,
+            metrics,
+            plane,
+            tasks,
+            minter,
+            identities,
+        })
     }
 
     /// Where it listens.
@@ -190,7 +212,8 @@ impl Server {
     fn api(&self) -> Api {
         Api {
             plane: self.plane.clone(),
-            port: self.address.port(),
+            site: self.site.clone(),
+            sign_up: self.sign_up,
             identities: self.identities.clone(),
             limits: Arc::new(Limits::new(self.rates)),
         }
@@ -202,8 +225,10 @@ impl Server {
             debug!(%error, "nodelay not set");
         }
         let shutdown = self.tasks.cancelled();
+        let header = self.client_address_header.clone();
         let service = router.map_request(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(api::Peer(from));
+            let told = header.as_ref().and_then(|name| client_address(request.headers(), name));
+            request.extensions_mut().insert(api::Peer(told.unwrap_or(from)));
             request
         });
         self.tasks.spawn("connection", OnEnd::Continue, async move {
@@ -226,6 +251,13 @@ impl Server {
             }
         });
     }
+}
+
+/// Where the proxy before us says that a client is: the last one that it names. What stands before that came from the client.
+fn client_address(headers: &http::HeaderMap, name: &http::HeaderName) -> Option<IpAddr> {
+    let last = headers.get_all(name).iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim();
+    let with_port = || last.parse::<SocketAddr>().ok().map(|address| address.ip());
+    last.trim_matches(['[', ']']).parse().ok().or_else(with_port)
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -269,4 +301,25 @@ pub(crate) fn minter(config: &Config) -> Result<Option<Arc<Minter>>, MintError> 
 pub(crate) fn make_private(dir: &std::path::Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxys_word_about_a_client_is_the_last_one() {
+        let name = http::HeaderName::from_static("x-forwarded-for");
+        let told = |values: &[&str]| {
+            let values = values.iter().map(|value| (name.clone(), value.parse().unwrap()));
+            client_address(&values.collect(), &name).map(|ip| ip.to_string())
+        };
+        assert_eq!(told(&["192.0.2.1"]).as_deref(), Some("192.0.2.1"));
+        assert_eq!(told(&["10.0.0.1, 192.0.2.1"]).as_deref(), Some("192.0.2.1"));
+        assert_eq!(told(&["10.0.0.1", "2001:db8::1"]).as_deref(), Some("2001:db8::1"));
+        assert_eq!(told(&["[2001:db8::1]"]).as_deref(), Some("2001:db8::1"));
+        assert_eq!(told(&["[2001:db8::1]:443"]).as_deref(), Some("2001:db8::1"));
+        assert_eq!(told(&["192.0.2.1:443"]).as_deref(), Some("192.0.2.1"));
+        assert_eq!((told(&[]), told(&[""]), told(&["192.0.2.1, unknown"])), (None, None, None));
+    }
 }

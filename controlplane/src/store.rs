@@ -23,11 +23,11 @@ use tokio::sync::watch;
 use crate::capability::Role;
 
 use records::{
-    ApiKeyRecord, AuditEntry, AuditFilter, AuditHead, AuditPage, BrowserSession, EgressFilter, Erased, Expiry, Holder,
-    HostRecord, IdempotencyKey, Identity, InvitationRecord, LastOwner, MemberRecord, NewApiKey, NewEnrolment,
-    NewInvitation, NewLogin, NewSession, NewViewer, OrganizationChange, OrganizationOverview, OrganizationRecord,
-    PersonRecord, RefreshTaken, Replay, Sealed, SessionChange, SessionFilter, SessionRecord, Sight, TenantContext,
-    TokenHolder, UserHolder, Who,
+    ApiKeyRecord, AuditEntry, AuditFilter, AuditHead, AuditPage, BrowserSession, EgressFilter, Erased, Expiry,
+    Founding, Holder, HostRecord, IdempotencyKey, Identity, InvitationRecord, LastOwner, LoginHolder, MadeByKey,
+    MemberRecord, NewApiKey, NewEnrolment, NewInvitation, NewLogin, NewLoginCode, NewSession, NewViewer,
+    OrganizationChange, OrganizationOverview, OrganizationRecord, PersonRecord, RefreshTaken, Replay, Sealed,
+    SessionChange, SessionFilter, SessionRecord, Sight, TenantContext, TokenHolder, UserHolder, Who,
 };
 
 /// The answer of a store method.
@@ -59,6 +59,12 @@ pub enum StoreError {
     /// There is no room for more; the word says of what.
     #[error("a quota is reached: {0}")]
     Quota(String),
+    /// No token can be made for a caller who brought none, so the database cannot be asked in their name.
+    #[error(
+        "this control plane can make no token for callers who bring none (API keys, login links, other issuers): its operator has to set \
+         SUPABASE_JWT_SECRET, or --public-url and have the project take this control plane as an issuer (third-party auth)"
+    )]
+    NoCallerToken,
     /// Another rule of the store, by its word.
     #[error("the store refuses it: {0}")]
     Refused(String),
@@ -152,14 +158,10 @@ pub trait CredentialStore {
     fn register_token(&self, hash: String, holder: TokenHolder, at: OffsetDateTime) -> Answer<'_, ()>;
     /// Whose a token is.
     fn token(&self, hash: String) -> Answer<'_, Option<Holder>>;
+    /// A member, as they are now; none if they are none. For those who look after live sockets, in nobody's name.
+    fn member(&self, org: OrgId, user: UserId) -> Answer<'_, Option<UserHolder>>;
     /// Stores a code for one login; removes those that are over.
-    fn create_login_code(
-        &self,
-        tenant: TenantContext,
-        hash: String,
-        expires_at: OffsetDateTime,
-        audit: AuditEntry,
-    ) -> Answer<'_, ()>;
+    fn create_login_code(&self, tenant: TenantContext, new: NewLoginCode, audit: AuditEntry) -> Answer<'_, ()>;
     /// Takes a code and makes a browser session of it; none if the code is unknown, used or over.
     fn redeem_login_code(
         &self,
@@ -179,8 +181,11 @@ pub trait CredentialStore {
 /// Logins of browsers with an issuer behind them. What keeps one alive there is good for one use, and using it twice ends the login: one replica
 /// at a time takes it.
 pub trait LoginStore: Send + Sync + std::fmt::Debug {
-    /// Makes a login of somebody whom an issuer vouched for; none if they are in no organisation, or not in the one that is named.
-    fn begin_login(&self, login: NewLogin) -> Answer<'_, Option<UserHolder>>;
+    /// Makes a login of somebody whom an issuer vouched for; none if they are not in the organisation that is named. Of somebody who is in none
+    /// at all there is one such login, which becomes one of the first organisation that they come to.
+    fn begin_login(&self, login: NewLogin) -> Answer<'_, Option<LoginHolder>>;
+    /// Ends a login of somebody who is in no organisation.
+    fn end_newcomer_login(&self, user: UserId, login: String, audit: AuditEntry) -> Answer<'_, ()>;
     /// Takes what keeps a login alive for one use, until then: whoever takes it and dies keeps nobody waiting longer.
     fn take_refresh(&self, login: String, now: OffsetDateTime, until: OffsetDateTime) -> Answer<'_, RefreshTaken>;
     /// Ends the taking that was until then, with what came of the use; none: it was not used. `Stale` if it is somebody else's by now.
@@ -202,9 +207,15 @@ pub trait UpkeepStore {
 pub trait OrganizationStore {
     /// Each organisation that the caller is in, with their role there, oldest first.
     fn organizations(&self, tenant: TenantContext) -> Answer<'_, Vec<(OrganizationRecord, Role)>>;
-    /// Makes one with the caller as its owner, from whichever organisation they ask.
-    fn create_organization(&self, tenant: TenantContext, org: OrgId, name: String, audit: AuditEntry)
-    -> Answer<'_, ()>;
+    /// Makes one with the caller as its owner, from whichever organisation they ask, if they have that right.
+    fn create_organization(
+        &self,
+        tenant: TenantContext,
+        org: OrgId,
+        name: String,
+        by: Founding,
+        audit: AuditEntry,
+    ) -> Answer<'_, ()>;
     /// Changes the tenant's own, if it is still at `revision`.
     fn update_organization(
         &self,
@@ -227,7 +238,7 @@ pub trait MemberStore {
     fn members(&self, tenant: TenantContext) -> Answer<'_, Vec<MemberRecord>>;
     /// Gives a member another role. Owners are made and unmade by owners alone, and one stays: `last_owner`.
     fn set_member_role(&self, tenant: TenantContext, user: UserId, role: Role, audit: AuditEntry) -> Answer<'_, ()>;
-    /// Removes a member, with their keys and logins there; anyone may leave but the last owner.
+    /// Removes a member, with their keys, logins, codes and enrolments there, for good; anyone may leave but the last owner.
     fn remove_member(&self, tenant: TenantContext, user: UserId, audit: AuditEntry) -> Answer<'_, ()>;
     /// Every invitation, newest first.
     fn invitations(&self, tenant: TenantContext) -> Answer<'_, Vec<InvitationRecord>>;
@@ -236,7 +247,8 @@ pub trait MemberStore {
     /// Takes an invitation back that was not accepted.
     fn revoke_invitation(&self, tenant: TenantContext, id: InvitationId, audit: AuditEntry) -> Answer<'_, ()>;
     /// Makes the caller a member of `org`, if the invitation is for their verified address. Unknown, over, used and meant for somebody else
-    /// look the same; who is in it already is refused as `already_member`.
+    /// look the same; who is in it already is refused as `already_member`, whose address is not shown to be theirs as `address_not_confirmed`.
+    /// Whatever they had there before stays over.
     fn accept_invitation(
         &self,
         tenant: TenantContext,
@@ -253,7 +265,8 @@ pub trait ApiKeyStore {
     /// Makes one that acts in the caller's name. A third live one of a name is refused as `api_key_rotation`.
     fn create_api_key(&self, tenant: TenantContext, new: NewApiKey, audit: AuditEntry) -> Answer<'_, ()>;
     /// Ends one: one's own, or any for whoever manages keys.
-    fn revoke_api_key(&self, tenant: TenantContext, id: ApiKeyId, audit: AuditEntry) -> Answer<'_, ()>;
+    fn revoke_api_key(&self, tenant: TenantContext, id: ApiKeyId, made: MadeByKey, audit: AuditEntry)
+    -> Answer<'_, ()>;
 }
 
 /// How a machine becomes a host of an organisation, how its credential is changed, and how it ends.

@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::auth::Secret;
 use crate::identity::mint::Minter;
 use crate::identity::project::ProjectKeys;
-use crate::store::postgrest::tokens::{SharedSecret, TokenSource};
+use crate::store::postgrest::tokens::{NoToken, SharedSecret, TokenSource};
 use crate::store::postgrest::{self, Postgrest, Project};
 use crate::store::records::{CallerToken, DEFAULT_ORG, LOCAL_ADMIN, LOCAL_HOST, TenantContext, TokenHolder};
 use crate::store::sqlite::{self, Sqlite};
@@ -47,7 +47,8 @@ impl Stores {
         let Some(keys) = project else { return Ok(Self::Embedded(Sqlite::open(&dir.join("controlplane.db"))?)) };
         if keys.jwt_secret().is_none() && minter.is_none() {
             warn!(
-                "API keys, invitations and login links are off: no token could be made for their callers; set SUPABASE_JWT_SECRET, or --public-url and make the project take its tokens"
+                "API keys, login links and logins at an OpenID Connect issuer are off, since no token can be made for those callers: set SUPABASE_JWT_SECRET to the project's secret, \
+                 or --public-url and add it to the project as an issuer (Authentication, Third-party auth). Passwords and tokens of the project's Supabase Auth work"
             );
         }
         let tokens = Arc::new(ProjectTokens { keys: keys.clone(), signer: Mutex::default(), minter });
@@ -104,14 +105,6 @@ impl Project for ProjectKeys {
     }
 }
 
-/// No token can be made.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "no token can be made for this caller: set SUPABASE_JWT_SECRET to the project's secret, or --public-url and let the project take this control \
-     plane as an issuer (third-party auth)"
-)]
-struct NoSigner;
-
 /// Tokens signed with the secret that the project has now; without one, our own.
 #[derive(Debug)]
 struct ProjectTokens {
@@ -121,9 +114,10 @@ struct ProjectTokens {
 }
 
 impl TokenSource for ProjectTokens {
-    fn token(&self, tenant: &TenantContext) -> Result<CallerToken, Box<dyn std::error::Error + Send + Sync>> {
+    fn token(&self, tenant: &TenantContext) -> Result<CallerToken, NoToken> {
         let Some(secret) = self.keys.jwt_secret() else {
-            return Ok(self.minter.as_ref().ok_or(NoSigner)?.token(tenant.user)?);
+            let minter = self.minter.as_ref().ok_or(NoToken::Never)?;
+            return minter.token(tenant.user).map_err(|error| NoToken::Failed(error.into()));
         };
         let signer = {
             let mut known = self.signer.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@ mod host;
 mod leases;
 mod limits;
 mod matrix;
+mod newcomers;
 mod organizations;
 mod people;
 mod viewers;

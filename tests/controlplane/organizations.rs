@@ -89,6 +89,21 @@ async fn an_owner_is_made_beside_the_server_and_has_the_commands() -> Result<()>
     assert_eq!(ci.refused(&["session", "create", "--", "bash"])?, 5);
     cli.json(&["key", "revoke", made["api_key"]["id"].as_str().context("an id")?])?;
     assert_eq!(ci.refused(&["session", "list"])?, 5);
+    // One that takes the place of the key that made it, which ends alone; and one that ends with the key that made it.
+    let made = |by: &Cli<'_>, name: &str| -> Result<(String, String)> {
+        let made = by.json(&["key", "create", name])?;
+        let key = made["key"].as_str().context("a key")?.to_owned();
+        Ok((key, made["api_key"]["id"].as_str().context("an id")?.to_owned()))
+    };
+    let (key, old) = made(&cli, "robot")?;
+    let (key, new) = made(&Cli { product: &product, key }, "robot")?;
+    let robot = Cli { product: &product, key };
+    robot.json(&["key", "revoke", &old, "--keep-made"])?;
+    let (key, _) = made(&robot, "of the robot")?;
+    let of_robot = Cli { product: &product, key };
+    of_robot.json(&["session", "list"])?;
+    cli.json(&["key", "revoke", &new])?;
+    assert_eq!((robot.refused(&["session", "list"])?, of_robot.refused(&["session", "list"])?), (5, 5));
     // Quotas are the platform's.
     let set = admin(&product, &["set-quotas", "--org", &org, "--sessions-max", "1"])?;
     assert_eq!(

@@ -114,10 +114,15 @@ async fn functions_refuse_whoever_may_not_on_17() -> Result<()> {
 #[tokio::test]
 async fn an_organisation_is_founded_by_somebody_with_the_proof_and_once() -> Result<()> {
     let world = World::new(Release::System).await?;
-    let found = async |caller: &Caller, org: Uuid, actor: Uuid| {
+    let found_by = async |caller: &Caller, org: Uuid, actor: Uuid, by: Option<&str>| {
         let record = audit(org, "user", &actor.to_string(), "organization.create");
-        world.rest.call(caller, FOUNDING, &json!({ "p_org": org, "p_name": "new", "p_audit": record })).await
+        let mut arguments = json!({ "p_org": org, "p_name": "new", "p_audit": record });
+        if let Some(by) = by {
+            arguments["p_by"] = json!(by);
+        }
+        world.rest.call(caller, FOUNDING, &arguments).await
     };
+    let found = async |caller: &Caller, org, actor| found_by(caller, org, actor, Some("sign_up")).await;
     let (outsider, before) = (&world.outsider, world.fingerprint().await?);
     let mut refused = forgers(&world);
     for (name, proof) in [("without proof", None), ("with a wrong proof", Some("wrong".to_owned()))] {
@@ -132,15 +137,35 @@ async fn an_organisation_is_founded_by_somebody_with_the_proof_and_once() -> Res
         assert!([401, 403].contains(&answer.status), "{}: {answer:?}", caller.name);
     }
     // One that exists is not founded again, by its founder or by others.
-    for person in [outsider, world.theirs.owner(), world.ours.owner()] {
-        let answer = found(&person.caller, world.ours.id, person.id).await?;
+    for (person, by) in
+        [(outsider, "sign_up"), (outsider, "operator"), (world.theirs.owner(), "owner"), (world.ours.owner(), "owner")]
+    {
+        let answer = found_by(&person.caller, world.ours.id, person.id, Some(by)).await?;
         assert_eq!((answer.status, answer.code()), (409, "23505"), "{answer:?}");
+    }
+    // Each right is for those who have it: owners, and whoever is in no organisation. What is not said is the narrowest.
+    let (member, admin) = (world.theirs.member(), world.theirs.in_role("admin"));
+    for (person, by) in [
+        (outsider, Some("owner")),
+        (outsider, None),
+        (outsider, Some("platform")),
+        (member, Some("owner")),
+        (member, Some("sign_up")),
+        (admin, Some("owner")),
+        (admin, None),
+        (world.theirs.owner(), Some("sign_up")),
+    ] {
+        let answer = found_by(&person.caller, Uuid::now_v7(), person.id, by).await?;
+        assert_eq!((answer.status, answer.word()), (403, "forbidden"), "{by:?}: {answer:?}");
     }
     assert_eq!(world.fingerprint().await?, before);
     let org = Uuid::now_v7();
     found(&outsider.caller, org, outsider.id).await?.done()?;
     let members = world.rest.get(&outsider.caller, &format!("memberships?org_id=eq.{org}&select=role,user_id")).await?;
     assert_eq!(members.done()?, json!([{ "role": "owner", "user_id": outsider.id }]));
+    // Whoever signed up owns one, and founds more as an owner.
+    assert_eq!(found(&outsider.caller, Uuid::now_v7(), outsider.id).await?.status, 403);
+    found_by(&outsider.caller, Uuid::now_v7(), outsider.id, None).await?.done()?;
     Ok(())
 }
 

@@ -209,7 +209,7 @@ async fn an_invitation_is_for_the_owner_of_a_verified_address() -> Result<()> {
         assert_eq!(accept(name).await?, 404, "{name}");
     }
     verified(false).await?;
-    assert_eq!(accept("good").await?, 404, "an address that is not verified");
+    assert_eq!(accept("good").await?, 403, "an address that is not verified");
     verified(true).await?;
     let statuses = join_all((0..8).map(|_| accept("good"))).await.into_iter().collect::<Result<Vec<_>>>()?;
     assert_eq!(statuses.iter().filter(|status| **status < 300).count(), 1, "{statuses:?}");

@@ -78,6 +78,8 @@ fn statements(world: &World) -> Vec<String> {
         "delete from agentapi.viewers where org_id = '{org}'",
         "delete from agentapi.idempotency_keys where org_id = '{org}'",
         "delete from agentapi.logins where org_id = '{org}'",
+        "delete from agentapi.login_codes where org_id = '{org}'",
+        "delete from agentapi.host_enrolments where org_id = '{org}'",
         "delete from agentapi.memberships where org_id = '{org}' and user_id = '{member}'",
         "delete from agentapi.user_sessions where id = '{session}'",
     ];
@@ -116,6 +118,8 @@ fn never(world: &World) -> Vec<String> {
             "insert into agentapi.memberships (org_id, user_id, role, created_by) values ('{ours}', '{}', 'viewer', '{{actor}}')",
             world.outsider.id
         ),
+        format!("update agentapi.logins set org_id = null where org_id = '{ours}'"),
+        format!("update agentapi.logins set org_id = '{theirs}' where org_id = '{ours}'"),
         format!("update agentapi.invitations set role = 'owner' where org_id = '{ours}'"),
         format!("update agentapi.api_keys set hash = sha256('mine') where org_id = '{ours}'"),
         format!("update agentapi.hosts set org_id = '{theirs}' where org_id = '{ours}'"),

@@ -140,8 +140,7 @@ async fn organization(rest: &Rest, service: &Caller, name: &str) -> Result<Org> 
         let person = person(rest, service, role).await?;
         let actor = person.id.to_string();
         if role == "owner" {
-            let arguments =
-                json!({ "p_org": id, "p_name": name, "p_audit": audit(id, "user", &actor, "organization.create") });
+            let arguments = json!({ "p_org": id, "p_name": name, "p_by": "operator", "p_audit": audit(id, "user", &actor, "organization.create") });
             rest.call(&person.caller, "create_organization", &arguments).await?.done()?;
         } else {
             join(rest, id, &people[0], &person, if role == "service_account" { "member" } else { role }).await?;

@@ -20,7 +20,8 @@ grant usage on schema public, extensions, auth to anon, authenticated, service_r
 grant all on schema public to postgres with grant option;
 -- A project of its own, with a table whose name is one of ours.
 create table public.users (id uuid primary key);
-create table auth.users (id uuid primary key, aud varchar(255), role varchar(255), email varchar(255), created_at timestamptz default now());
+create table auth.users (id uuid primary key, aud varchar(255), role varchar(255), email varchar(255), created_at timestamptz default now(),
+  banned_until timestamptz);
 grant select, references, trigger on auth.users to postgres;
 
 alter default privileges for role postgres in schema public grant all on tables to anon, authenticated, service_role;

@@ -202,10 +202,13 @@ pub(crate) enum KeyCommand {
     /// List your API keys; everybody's if you are owner or admin
     #[command(visible_alias = "ls")]
     List,
-    /// End an API key, and what was opened with it
+    /// End an API key, what was opened with it, and what was made with it: keys, login links, enrolment tokens
     Revoke {
         /// Its id
         key: ApiKeyId,
+        /// Leave what was made with it, such as the key that takes its place
+        #[arg(long)]
+        keep_made: bool,
     },
 }
 
@@ -214,7 +217,8 @@ Examples:
   agentapi key create ci --scope sessions --expires 90d
   umask 077; agentapi key create laptop --json | jq -r .key > token
 
-Two live keys may have one name: make the new one, change over, revoke the old one.";
+Two live keys may have one name: make the new one, change over, revoke the old one
+(with --keep-made, if the old one made the new one).";
 
 fn scope(text: &str) -> Result<KeyScope, String> {
     let all = [KeyScope::Read, KeyScope::Sessions, KeyScope::Organization];

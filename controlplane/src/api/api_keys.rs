@@ -10,6 +10,7 @@ use super::extract::{self, Body, Params};
 use super::{Api, ApiError};
 use crate::domain::api_keys;
 use crate::domain::policy::Principal;
+use crate::store::records::MadeByKey;
 
 /// List one's own API keys, newest first; everybody's for owners and admins.
 #[utoipa::path(
@@ -38,23 +39,32 @@ pub(super) async fn create(
     body: Body<CreateApiKey>,
 ) -> Result<(StatusCode, Json<NewApiKey>), ApiError> {
     params.finish()?;
+    api.identities.require_tokens()?;
     Ok((StatusCode::CREATED, Json(api_keys::create(&api.plane, &principal, body.value).await?)))
 }
 
-/// End an API key, and every terminal and event stream that was opened with it.
+/// End an API key, every terminal and event stream that was opened with it, and what was made with it.
 #[utoipa::path(
     delete, path = "/api/v1/api-keys/{id}", operation_id = "revokeApiKey", tag = "organizations",
-    params(("id" = uuid::Uuid, Path)),
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("made" = Option<String>, Query, description = "`ends` if absent; `stays`: what was made with it goes on"),
+    ),
     responses((status = 204), (status = "4XX", body = Problem)),
 )]
 pub(super) async fn revoke(
     State(api): State<Api>,
     principal: Principal,
     Path(id): Path<String>,
-    params: Params,
+    mut params: Params,
 ) -> Result<StatusCode, ApiError> {
+    let made = params.read("made", "ends or stays", |text| match text {
+        "ends" => Some(MadeByKey::Ends),
+        "stays" => Some(MadeByKey::Stays),
+        _ => None,
+    });
     params.finish()?;
     let id: ApiKeyId = extract::id(&id, "api_key_not_found", "API key")?;
-    api_keys::revoke(&api.plane, &principal, id).await?;
+    api_keys::revoke(&api.plane, &principal, id, made.unwrap_or(MadeByKey::Ends)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

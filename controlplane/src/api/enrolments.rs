@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use http::{HeaderMap, StatusCode};
 
 use super::extract::{self, Body, Params};
+use super::stranger::Stranger;
 use super::{Api, ApiError, principal};
 use crate::domain::enrolments;
 use crate::domain::policy::Principal;
@@ -35,6 +36,7 @@ pub(super) async fn create(
 )]
 pub(super) async fn redeem(
     State(api): State<Api>,
+    _counted: Stranger,
     params: Params,
     body: Body<RedeemHostEnrolment>,
 ) -> Result<(StatusCode, Json<HostCredential>), ApiError> {

@@ -144,6 +144,7 @@ impl From<DomainError> for ApiError {
             DomainError::Host(refused) => of_host(&refused),
             DomainError::NotFound { code, .. } => Self::new(S::NOT_FOUND, code, detail),
             DomainError::Quota { code, detail } => Self::new(S::TOO_MANY_REQUESTS, code, detail),
+            DomainError::Unfit { code, detail } => Self::new(S::FORBIDDEN, code, detail),
             DomainError::Store(error) => of_store(&error),
         }
     }
@@ -157,6 +158,7 @@ impl From<LogInError> for ApiError {
             LogInError::Off => Self::new(S::NOT_FOUND, "login_not_offered", detail),
             LogInError::ShutOut => Self::new(S::FORBIDDEN, "user_disabled", detail),
             LogInError::NoOrganization => Self::new(S::FORBIDDEN, "no_organization", detail),
+            LogInError::Unconfirmed => Self::new(S::FORBIDDEN, "address_not_confirmed", detail),
             LogInError::Invitation => Self::new(S::FORBIDDEN, "invitation_refused", detail),
             LogInError::Store(error) => of_store(&error),
             LogInError::Login(failure) => of_login(&failure),
@@ -223,6 +225,7 @@ fn of_store(failure: &StoreError) -> ApiError {
         }
         StoreError::Forbidden => ApiError::new(S::FORBIDDEN, "forbidden", "your role does not allow this"),
         StoreError::Unauthenticated => ApiError::unauthorized(),
+        StoreError::NoCallerToken => ApiError::new(S::NOT_IMPLEMENTED, "no_caller_tokens", detail),
         StoreError::Quota(word) => ApiError::new(S::TOO_MANY_REQUESTS, word, detail),
         StoreError::Refused(word) => ApiError::new(S::CONFLICT, word, detail),
         StoreError::Stale => ApiError::new(S::CONFLICT, "conflict", detail),

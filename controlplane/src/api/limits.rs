@@ -8,9 +8,10 @@ use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{Api, ApiError};
-use crate::domain::policy::Principal;
+use super::{Api, ApiError, Peer};
+use crate::domain::policy::{Principal, Visitor};
 use crate::limits::{Exceeded, Standing, WINDOW};
+use agentapi_shared::UserId;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -19,7 +20,7 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 #[derive(Debug, Clone, Default)]
 struct Told(Arc<Mutex<Option<Standing>>>);
 
-/// Adds the headers to every answer to somebody who is known.
+/// Adds the headers to every answer to a request that was counted.
 pub(super) async fn tell(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let told = Told::default();
     request.extensions_mut().insert(told.clone());
@@ -35,13 +36,32 @@ pub(super) async fn tell(State(api): State<Api>, mut request: Request, next: Nex
 }
 
 /// Counts a request of somebody who is known.
-pub(super) fn take(parts: &Parts, api: &Api, principal: &Principal) -> Result<(), ApiError> {
-    told(parts, api.limits.take(principal.credential_hash(), principal.holder.user))
+pub(super) fn take(parts: &Parts, api: &Api, visitor: &Visitor) -> Result<(), ApiError> {
+    take_of(parts, api, visitor.credential().hash(), visitor.tenant().user)
+}
+
+/// The same, before it is known where they are.
+pub(super) fn take_of(parts: &Parts, api: &Api, credential: &str, user: UserId) -> Result<(), ApiError> {
+    told(parts, api.limits.take(credential, user))
 }
 
 /// Counts it for the organisation that it is in.
 pub(super) fn take_within(parts: &Parts, api: &Api, principal: &Principal) -> Result<(), ApiError> {
     told(parts, api.limits.take_within(principal.holder.org))
+}
+
+/// Counts a request of somebody whom nothing holds but where they come from: they are not known yet, or in no organisation.
+pub(super) fn take_address(parts: &Parts, api: &Api) -> Result<(), ApiError> {
+    match parts.extensions.get::<Peer>() {
+        Some(Peer(address)) => told(parts, api.limits.take_address(*address)),
+        // The server says of each connection where it comes from.
+        None => Ok(()),
+    }
+}
+
+/// Counts an attempt to log in with a password, by the address of the account: guesses may come from anywhere.
+pub(super) fn take_account(parts: &Parts, api: &Api, email: &str) -> Result<(), ApiError> {
+    told(parts, api.limits.take_account(email))
 }
 
 fn told(parts: &Parts, taken: Result<Option<Standing>, Exceeded>) -> Result<(), ApiError> {
@@ -65,9 +85,12 @@ fn told(parts: &Parts, taken: Result<Option<Standing>, Exceeded>) -> Result<(), 
             let Exceeded { name, retry_s, .. } = exceeded;
             // Until there is room for one the bucket is empty; it is full a window later.
             tell(Standing { name, remaining: 0, reset_s: WINDOW.as_secs() });
-            let detail = format!(
-                "{exceeded}; wait {retry_s} s, and follow GET /api/v1/events instead of asking again and again"
-            );
+            let detail = match name {
+                "address" | "account" => format!("{exceeded}; wait {retry_s} s"),
+                _ => format!(
+                    "{exceeded}; wait {retry_s} s, and follow GET /api/v1/events instead of asking again and again"
+                ),
+            };
             Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(retry_s))
         }
     }

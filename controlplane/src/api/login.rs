@@ -5,18 +5,19 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::SET_COOKIE;
-use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use time::Duration;
 
 use super::extract::{Body, Params};
-use super::principal::cookie_name;
-use super::{Api, ApiError, origin};
+use super::origin::Kept;
+use super::stranger::Stranger;
+use super::{Api, ApiError};
 use crate::auth::Secret;
 use crate::clock;
-use crate::domain::policy::{self, Action, Credential, Principal};
+use crate::domain::policy::{self, Action, Credential, Principal, Visitor};
 use crate::domain::{audit, organizations};
 use crate::sockets::Proof;
+use crate::store::records::NewLoginCode;
 
 /// A login code is good for this long.
 const CODE_LIFETIME: Duration = Duration::minutes(5);
@@ -41,11 +42,13 @@ pub(super) async fn create_code(
         let detail = "a key or a token that ends makes no login, which would outlive it; log in yourself, or use a key without an end";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", detail));
     }
+    api.identities.require_tokens()?;
     let code = Secret::generate("");
     let expires_at = clock::now() + CODE_LIFETIME;
     let entry = audit::of_account(principal.channel(), "login_code.create");
-    api.plane.store.create_login_code(principal.tenant(), code.hash(), expires_at, entry).await?;
-    let url = format!("{}/#code={}", origin::page_of(&headers, api.port), code.expose());
+    let new = NewLoginCode { hash: code.hash(), expires_at, made_by: principal.made_by() };
+    api.plane.store.create_login_code(principal.tenant(), new, entry).await?;
+    let url = format!("{}/#code={}", api.site.page_for_caller(&headers), code.expose());
     Ok((StatusCode::CREATED, Json(LoginCode { code: code.expose().to_owned(), url, expires_at })))
 }
 
@@ -54,11 +57,9 @@ pub(super) async fn create_code(
     post, path = "/api/v1/login", operation_id = "login", tag = "login", request_body = Login, security(()),
     responses((status = 204), (status = "4XX", body = Problem)),
 )]
-pub(super) async fn login(State(api): State<Api>, parts: Parts, body: Body<Login>) -> Result<Response, ApiError> {
-    // A page of another origin must not be able to log a browser in as someone else.
-    if parts.headers.contains_key(http::header::ORIGIN) {
-        origin::check(&parts, api.port)?;
-    }
+pub(super) async fn login(State(api): State<Api>, stranger: Stranger, body: Body<Login>) -> Result<Response, ApiError> {
+    stranger.check_page(&api)?;
+    api.identities.require_tokens()?;
     let cookie = Secret::generate("");
     let expires_at = clock::now() + COOKIE_LIFETIME;
     let entry = audit::of_account("web", "login");
@@ -68,7 +69,8 @@ pub(super) async fn login(State(api): State<Api>, parts: Parts, body: Body<Login
         let detail = "this login link was used already or is over; `agentapi open` makes a new one";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_login_code", detail));
     }
-    let value = set_cookie(api.port, cookie.expose(), COOKIE_LIFETIME.whole_seconds());
+    let name = api.site.name_or_local(&stranger.parts.headers);
+    let value = name.set_cookie(Kept::Login, cookie.expose(), COOKIE_LIFETIME.whole_seconds());
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, value)]).into_response())
 }
 
@@ -77,19 +79,20 @@ pub(super) async fn login(State(api): State<Api>, parts: Parts, body: Body<Login
     post, path = "/api/v1/logout", operation_id = "logout", tag = "login",
     responses((status = 204), (status = "4XX", body = Problem)),
 )]
-pub(super) async fn logout(State(api): State<Api>, principal: Principal) -> Result<Response, ApiError> {
-    if let Credential::Browser { hash, .. } = &principal.credential {
-        let entry = audit::of_account("web", "logout");
-        api.plane.store.end_browser_session(principal.tenant(), hash.clone(), entry).await?;
-        api.identities.ended(hash, principal.holder.token.as_ref()).await;
+pub(super) async fn logout(State(api): State<Api>, visitor: Visitor, headers: HeaderMap) -> Result<Response, ApiError> {
+    if let Credential::Browser { hash, .. } = visitor.credential() {
+        let (entry, tenant) = (audit::of_account("web", "logout"), visitor.tenant());
+        let token = tenant.token.clone();
+        match &visitor {
+            Visitor::Member(_) => api.plane.store.end_browser_session(tenant, hash.clone(), entry).await?,
+            Visitor::Newcomer(_) => api.plane.store.end_newcomer_login(tenant.user, hash.clone(), entry).await?,
+        }
+        api.identities.ended(hash, token.as_ref()).await;
         let proof = Proof::Browser(hash.clone());
         api.plane.sockets.revoke(|owner| owner.proof == proof);
     }
-    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, set_cookie(api.port, "", 0))]).into_response())
-}
-
-pub(super) fn set_cookie(port: u16, value: &str, max_age: i64) -> String {
-    format!("{}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={max_age}", cookie_name(port))
+    let removed = api.site.name_or_local(&headers).set_cookie(Kept::Login, "", 0);
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, removed)]).into_response())
 }
 
 /// Who the caller is.

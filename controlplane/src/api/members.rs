@@ -9,9 +9,10 @@ use axum::extract::{Path, State};
 use http::{HeaderMap, StatusCode};
 
 use super::extract::{self, Body, Params};
-use super::{Api, ApiError, origin};
+use super::stranger::Stranger;
+use super::{Api, ApiError};
 use crate::domain::members;
-use crate::domain::policy::Principal;
+use crate::domain::policy::{Principal, Visitor};
 
 fn user_id(text: &str) -> Result<UserId, ApiError> {
     extract::id(text, "member_not_found", "member")
@@ -97,7 +98,7 @@ pub(super) async fn invite(
     params.finish()?;
     let org = principal.holder.org;
     let (invitation, token) = members::invite(&api.plane, &principal, body.value).await?;
-    let page = origin::page_of(&headers, api.port);
+    let page = api.site.page_for_others(&headers);
     let (token, url) = (token.expose().to_owned(), format!("{page}/#invitation={}&organization={org}", token.expose()));
     Ok((StatusCode::CREATED, Json(InvitationLink { invitation, token, url })))
 }
@@ -128,11 +129,12 @@ pub(super) async fn revoke_invitation(
 )]
 pub(super) async fn accept(
     State(api): State<Api>,
-    principal: Principal,
+    _counted: Stranger,
+    visitor: Visitor,
     params: Params,
     body: Body<AcceptInvitation>,
 ) -> Result<StatusCode, ApiError> {
     params.finish()?;
-    members::accept(&api.plane, &principal, body.value).await?;
+    members::accept(&api.plane, &visitor, body.value).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,8 +8,9 @@ use http::StatusCode;
 
 use super::extract::{self, Body, Params};
 use super::{Api, ApiError};
-use crate::domain::organizations;
-use crate::domain::policy::Principal;
+use crate::domain::logins::LogInError;
+use crate::domain::policy::{Principal, Visitor};
+use crate::domain::{DomainError, organizations};
 
 fn org_id(text: &str) -> Result<OrgId, ApiError> {
     extract::id(text, "organization_not_found", "organisation")
@@ -38,12 +39,17 @@ pub(super) async fn list(
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    principal: Principal,
+    visitor: Visitor,
     params: Params,
     body: Body<CreateOrganization>,
 ) -> Result<(StatusCode, Json<Organization>), ApiError> {
     params.finish()?;
-    let made = organizations::create(&api.plane, &principal, body.value.name).await?;
+    let made = organizations::create(&api.plane, &visitor, api.sign_up, body.value.name).await;
+    // Somebody who is nowhere is told what they can do about it, and not that their role does not allow it.
+    let made = made.map_err(|refused| match (&visitor, refused) {
+        (Visitor::Newcomer(_), DomainError::Forbidden) => ApiError::from(LogInError::NoOrganization),
+        (_, other) => other.into(),
+    })?;
     Ok((StatusCode::CREATED, Json(made)))
 }
 

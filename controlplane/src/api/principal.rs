@@ -1,4 +1,5 @@
-//! Who a request is from. A handler that takes a [`Principal`] cannot be reached without one.
+//! Who a request is from. A handler that takes a [`Principal`] cannot be reached without one; one that takes a [`Visitor`] is there for people
+//! who are in no organisation as well.
 
 use agentapi_shared::HostId;
 use axum::extract::FromRequestParts;
@@ -6,14 +7,16 @@ use http::header::{AUTHORIZATION, COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::{Api, ApiError, extract, limits, origin};
+use super::origin::Kept;
+use super::{Api, ApiError, extract, limits};
 use crate::auth::Secret;
 use crate::clock;
-use crate::domain::policy::{Credential, Principal};
-use crate::domain::{logins, organizations};
+use crate::domain::logins::{self, LogInError};
+use crate::domain::organizations;
+use crate::domain::policy::{Credential, Newcomer, Principal, Visitor};
 use crate::identity::api_key::ApiKey;
 use crate::request::{self, Caller};
-use crate::store::records::{BrowserSession, Holder};
+use crate::store::records::{BrowserSession, Holder, LoginHolder, NewcomerHolder, UserHolder};
 
 /// Which of their organisations a caller means.
 const ORGANIZATION: &str = "x-agentapi-organization";
@@ -22,49 +25,96 @@ impl FromRequestParts<Api> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        if let Some(token) = bearer(&parts.headers)? {
-            let hash = token.hash();
-            // A JWT begins with `{"` in base64, which no key of ours does.
-            if token.expose().starts_with("eyJ") && api.identities.verifier.is_some() {
-                let (holder, expires_at, login) = logins::by_token(&api.plane, &api.identities, &token).await?;
-                let principal = Self { holder, credential: Credential::Issuer { hash, expires_at } };
-                let admitted = admit(parts, api, principal, Ok(())).await?;
-                if let (Some(login), Some(issuer)) = (&login, &api.identities.issuer) {
-                    api.plane.sights.see(&*api.plane.store, &admitted, issuer, login).await?;
-                }
-                return Ok(admitted);
-            }
-            // A typo is no question for the database.
-            if ApiKey::is_like(token.expose()) {
-                ApiKey::parse(token.expose())
-                    .map_err(|error| ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", error.to_string()))?;
-            }
-            let Some(Holder::User(holder)) = api.plane.store.token(hash.clone()).await? else {
-                return Err(ApiError::unauthorized());
-            };
-            return admit(parts, api, Self { holder, credential: Credential::Token(hash) }, Ok(())).await;
+        match Visitor::from_request_parts(parts, api).await? {
+            Visitor::Member(principal) => Ok(principal),
+            Visitor::Newcomer(_) => Err(LogInError::NoOrganization.into()),
         }
-        let cookie = cookie(&parts.headers, &cookie_name(api.port)).ok_or_else(ApiError::unauthorized)?;
-        let hash = cookie.hash();
-        let session = api.plane.store.browser_session(hash.clone(), clock::now()).await?;
-        let BrowserSession { mut holder, expires_at } = session.ok_or_else(ApiError::unauthorized)?;
-        if let Some(refresher) = &api.identities.refresher {
-            holder.token = refresher.token(&hash).await?;
-        }
-        let principal = Self { holder, credential: Credential::Browser { hash, expires_at } };
-        // A browser sends cookies by itself: that a page of ours asked for it has to be shown.
-        admit(parts, api, principal, origin::check(parts, api.port)).await
     }
 }
 
-/// Lets somebody in whom the store knows. Whatever comes of the request, the audit trail says whom it is from, and where.
-async fn admit(
-    parts: &Parts,
-    api: &Api,
-    principal: Principal,
-    checked: Result<(), ApiError>,
-) -> Result<Principal, ApiError> {
-    let admitted = match checked.and_then(|()| limits::take(parts, api, &principal)) {
+impl FromRequestParts<Api> for Visitor {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        match bearer(&parts.headers)? {
+            // A JWT begins with `{"` in base64, which no key of ours does.
+            Some(token) if token.expose().starts_with("eyJ") && api.identities.verifier.is_some() => {
+                by_issuer(parts, api, &token).await
+            }
+            Some(token) => by_key(parts, api, &token).await,
+            None => by_cookie(parts, api).await,
+        }
+    }
+}
+
+async fn by_issuer(parts: &Parts, api: &Api, token: &Secret) -> Result<Visitor, ApiError> {
+    let (hash, caller) = (token.hash(), logins::verified(&api.identities, token).await?);
+    // Before anybody is asked about them: whoever the project vouches for may be any number of people.
+    limits::take_of(parts, api, &hash, caller.user)?;
+    if let Some(holder) = logins::by_token(&api.plane, &caller).await? {
+        let credential = Credential::Issuer { hash, expires_at: caller.expires_at };
+        let admitted = admit(parts, api, Visitor::Member(Principal { holder, credential }), Ok(())).await?;
+        if let (Visitor::Member(principal), Some(login), Some(issuer)) =
+            (&admitted, &caller.session, &api.identities.issuer)
+        {
+            api.plane.sights.see(&*api.plane.store, principal, issuer, login).await?;
+        }
+        return Ok(admitted);
+    }
+    limits::take_address(parts, api)?;
+    Ok(Visitor::Newcomer(logins::meet(&api.plane, &api.identities, &caller, hash).await?))
+}
+
+async fn by_key(parts: &Parts, api: &Api, token: &Secret) -> Result<Visitor, ApiError> {
+    // A typo is no question for the database.
+    if ApiKey::is_like(token.expose()) {
+        ApiKey::parse(token.expose())
+            .map_err(|error| ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", error.to_string()))?;
+    }
+    let hash = token.hash();
+    let Some(Holder::User(holder)) = api.plane.store.token(hash.clone()).await? else {
+        return Err(ApiError::unauthorized());
+    };
+    api.identities.require_tokens()?;
+    let visitor = Visitor::Member(Principal { holder, credential: Credential::Token(hash) });
+    let checked = limits::take(parts, api, &visitor);
+    admit(parts, api, visitor, checked).await
+}
+
+async fn by_cookie(parts: &Parts, api: &Api) -> Result<Visitor, ApiError> {
+    let name = api.site.name_or_local(&parts.headers).cookie(Kept::Login);
+    let hash = cookie(&parts.headers, &name).ok_or_else(ApiError::unauthorized)?.hash();
+    let session = api.plane.store.browser_session(hash.clone(), clock::now()).await?;
+    let BrowserSession { holder, expires_at, made_by } = session.ok_or_else(ApiError::unauthorized)?;
+    let token = match &api.identities.refresher {
+        Some(refresher) => refresher.token(&hash).await?,
+        None => None,
+    };
+    if token.is_none() {
+        api.identities.require_tokens()?;
+    }
+    let credential = Credential::Browser { hash, expires_at, made_by };
+    let visitor = match holder {
+        LoginHolder::Member(holder) => {
+            Visitor::Member(Principal { holder: UserHolder { token, ..holder }, credential })
+        }
+        LoginHolder::Newcomer(NewcomerHolder { user, name }) => {
+            Visitor::Newcomer(Newcomer { user, name, token, credential })
+        }
+    };
+    // A browser sends cookies by itself: that a page of ours asked for it has to be shown.
+    let checked = api.site.check(parts).and_then(|()| limits::take(parts, api, &visitor));
+    admit(parts, api, visitor, checked).await
+}
+
+/// Lets somebody in whom the store knows. Whatever comes of the request of a member, the audit trail says whom it is from, and where.
+async fn admit(parts: &Parts, api: &Api, visitor: Visitor, checked: Result<(), ApiError>) -> Result<Visitor, ApiError> {
+    let Visitor::Member(principal) = visitor else {
+        checked?;
+        limits::take_address(parts, api)?;
+        return Ok(visitor);
+    };
+    let admitted = match checked {
         Ok(()) => within(parts, api, principal.clone()).await.and_then(|admitted| {
             limits::take_within(parts, api, &admitted)?;
             Ok(admitted)
@@ -78,7 +128,7 @@ async fn admit(
         credential: known.credential_id(),
         channel: known.channel(),
     });
-    admitted
+    admitted.map(Visitor::Member)
 }
 
 /// The caller in the organisation that the request names; without a name, in the one of their credential. Browsers send no headers of their
@@ -86,7 +136,8 @@ async fn admit(
 async fn within(parts: &Parts, api: &Api, principal: Principal) -> Result<Principal, ApiError> {
     let header = parts.headers.get(ORGANIZATION).map(|value| value.to_str().unwrap_or_default().to_owned());
     let wanted = header.or_else(|| {
-        cookie(&parts.headers, &format!("{}_organization", cookie_name(api.port))).map(|text| text.expose().to_owned())
+        let name = api.site.name_or_local(&parts.headers).organization_cookie();
+        cookie(&parts.headers, &name).map(|text| text.expose().to_owned())
     });
     let Some(wanted) = wanted else { return Ok(principal) };
     let org = extract::id(&wanted, "organization_not_found", "organisation")?;
@@ -102,11 +153,6 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<Secret>, ApiError> {
         return Err(ApiError::unauthorized());
     }
     Ok(Some(Secret::from_text(token.trim().to_owned())))
-}
-
-/// Browsers share cookies between ports, so the port is in the name.
-pub(super) fn cookie_name(port: u16) -> String {
-    format!("agentapi_{port}")
 }
 
 /// The value of a cookie.

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::identity::api_key;
 use crate::plane::Plane;
 use crate::sockets::Who;
-use crate::store::records::{self, ApiKeyRecord};
+use crate::store::records::{self, ApiKeyRecord, MadeByKey};
 
 const NO_KEY: (&str, &str) = ("api_key_not_found", "API key");
 
@@ -44,6 +44,7 @@ pub async fn create(plane: &Plane, principal: &Principal, request: CreateApiKey)
             .into_iter()
             .flatten()
             .min(),
+        made_by: principal.made_by(),
     };
     let made = ApiKeyRecord {
         id,
@@ -55,6 +56,7 @@ pub async fn create(plane: &Plane, principal: &Principal, request: CreateApiKey)
         expires_at: new.expires_at,
         revoked_at: None,
         last_used_at: None,
+        made_by: new.made_by,
     };
     let entry = audit::of_organization(principal, "api_key.create", json!({ "api_key": id, "scopes": new.scopes }));
     let created = plane.store.create_api_key(principal.tenant(), new, entry).await;
@@ -62,13 +64,16 @@ pub async fn create(plane: &Plane, principal: &Principal, request: CreateApiKey)
     Ok(NewApiKey { api_key: present(made), key: key.expose().to_owned() })
 }
 
-/// Ends one, and what was opened with it.
-pub async fn revoke(plane: &Plane, principal: &Principal, id: ApiKeyId) -> Result<(), DomainError> {
+/// Ends one, what was opened with it, and, unless that is to stay, what was made with it.
+pub async fn revoke(plane: &Plane, principal: &Principal, id: ApiKeyId, made: MadeByKey) -> Result<(), DomainError> {
     policy::check(principal, Action::ApiKeyRevoke)?;
-    let entry = audit::of_organization(principal, "api_key.revoke", json!({ "api_key": id }));
-    let revoked = plane.store.revoke_api_key(principal.tenant(), id, entry).await;
+    let stays = (made == MadeByKey::Stays).then_some("stays");
+    let entry = audit::of_organization(principal, "api_key.revoke", json!({ "api_key": id, "made": stays }));
+    let revoked = plane.store.revoke_api_key(principal.tenant(), id, made, entry).await;
     revoked.map_err(|error| DomainError::of(NO_KEY, error))?;
     plane.sockets.revoke(|owner| matches!(owner.who, Who::Member { key: Some(key), .. } if key == id));
+    // What was opened with what it had made is found by looking.
+    plane.credentials_changed.send_replace(());
     Ok(())
 }
 
@@ -83,5 +88,6 @@ fn present(record: ApiKeyRecord) -> ApiKey {
         expires_at: record.expires_at,
         revoked_at: record.revoked_at,
         last_used_at: record.last_used_at,
+        made_by: record.made_by,
     }
 }

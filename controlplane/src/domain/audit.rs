@@ -7,7 +7,7 @@ use agentapi_shared::{EventId, HostId, SessionId};
 use serde_json::Value;
 
 use crate::clock;
-use crate::domain::policy::Principal;
+use crate::domain::policy::{Principal, Visitor};
 use crate::request;
 use crate::store::records::AuditEntry;
 
@@ -30,6 +30,12 @@ pub fn of_account(channel: &'static str, action: &'static str) -> AuditEntry {
 #[must_use]
 pub fn of_organization(principal: &Principal, action: &'static str, detail: Value) -> AuditEntry {
     entry(action, principal.channel(), detail)
+}
+
+/// An entry about how `visitor` came into an organisation.
+#[must_use]
+pub fn of_visitor(visitor: &Visitor, action: &'static str, detail: Value) -> AuditEntry {
+    entry(action, visitor.credential().channel(), detail)
 }
 
 /// An entry about something that the platform's operator did on the machine of the control plane.

@@ -33,7 +33,8 @@ pub async fn create(
     let token = Secret::generate(TOKEN_PREFIX);
     let expires_at = validate::later(clock::now(), request.expires_in_seconds.unwrap_or(ENROLMENT_SECONDS));
     let entry = audit::of_organization(principal, "host_enrolment.create", json!({ "name": request.name }));
-    let new = NewEnrolment { hash: token.hash(), name: request.name, expires_at };
+    let made_by = principal.made_by();
+    let new = NewEnrolment { hash: token.hash(), name: request.name, expires_at, made_by };
     plane.store.create_host_enrolment(principal.tenant(), new, entry).await?;
     Ok(HostEnrolment { token: token.expose().to_owned(), expires_at })
 }

@@ -4,7 +4,7 @@ use agentapi_shared::api::{AcceptInvitation, CreateInvitation, INVITATION_SECOND
 use agentapi_shared::{InvitationId, UserId};
 use serde_json::json;
 
-use super::policy::{self, Action, Principal};
+use super::policy::{self, Action, Principal, SignUp, Visitor};
 use super::{DomainError, audit, validate};
 use crate::auth::Secret;
 use crate::capability::Role;
@@ -122,12 +122,12 @@ pub async fn revoke_invitation(plane: &Plane, principal: &Principal, id: Invitat
 }
 
 /// Makes the caller a member of an organisation that invited them.
-pub async fn accept(plane: &Plane, principal: &Principal, request: AcceptInvitation) -> Result<(), DomainError> {
-    policy::check(principal, Action::Membership)?;
+pub async fn accept(plane: &Plane, visitor: &Visitor, request: AcceptInvitation) -> Result<(), DomainError> {
+    policy::check_visitor(visitor, SignUp::Invite, Action::Membership)?;
     let org = request.organization_id;
     let hash = Secret::from_text(request.token).hash();
-    let entry = audit::of_organization(principal, "invitation.accept", json!({ "organization": org }));
-    let accepted = plane.store.accept_invitation(principal.tenant(), org, hash, entry).await;
+    let entry = audit::of_visitor(visitor, "invitation.accept", json!({ "organization": org }));
+    let accepted = plane.store.accept_invitation(visitor.tenant(), org, hash, entry).await;
     accepted.map_err(|error| DomainError::of(NO_INVITATION, error))
 }
 

@@ -4,12 +4,12 @@ use agentapi_shared::OrgId;
 use agentapi_shared::api::{Membership, Organization, UpdateOrganization};
 use serde_json::json;
 
-use super::policy::{self, Action, Credential, Principal};
+use super::policy::{self, Action, Credential, Principal, SignUp, Visitor};
 use super::{DomainError, audit, validate};
 use crate::capability::Role;
 use crate::plane::Plane;
 use crate::store::StoreError;
-use crate::store::records::{OrganizationChange, OrganizationRecord, UserHolder};
+use crate::store::records::{Founding, OrganizationChange, OrganizationRecord, UserHolder};
 
 /// How often a change is computed again because another came in between.
 const CHANGE_ATTEMPTS_MAX: u32 = 8;
@@ -54,25 +54,39 @@ async fn one(plane: &Plane, principal: &Principal, org: OrgId) -> Result<(Organi
 /// All of them.
 pub async fn list(plane: &Plane, principal: &Principal) -> Result<Vec<Organization>, DomainError> {
     let found = reached(plane, principal).await?;
-    Ok(found.into_iter().map(|(record, role)| present(principal, record, role)).collect())
+    Ok(found.into_iter().map(|(record, role)| present(principal.holder.org, record, role)).collect())
 }
 
 /// One of them.
 pub async fn get(plane: &Plane, principal: &Principal, org: OrgId) -> Result<Organization, DomainError> {
     let (record, role) = one(plane, principal, org).await?;
-    Ok(present(principal, record, role))
+    Ok(present(principal.holder.org, record, role))
 }
 
 /// Makes one, with the caller as its owner.
-pub async fn create(plane: &Plane, principal: &Principal, name: String) -> Result<Organization, DomainError> {
-    policy::check(principal, Action::OrganizationCreate)?;
+pub async fn create(
+    plane: &Plane,
+    visitor: &Visitor,
+    sign_up: SignUp,
+    name: String,
+) -> Result<Organization, DomainError> {
+    policy::check_visitor(visitor, sign_up, Action::OrganizationCreate)?;
     validate::organization_name("name", &name)?;
     let org = OrgId::generate();
-    let entry = audit::of_organization(principal, "organization.create", json!({ "organization": org }));
-    plane.store.create_organization(principal.tenant(), org, name, entry).await?;
-    let made = plane.store.organizations(principal.tenant()).await?;
+    let by = match visitor {
+        Visitor::Member(_) => Founding::Owner,
+        Visitor::Newcomer(_) => Founding::SignUp,
+    };
+    let entry = audit::of_visitor(visitor, "organization.create", json!({ "organization": org, "by": by.as_str() }));
+    plane.store.create_organization(visitor.tenant(), org, name, by, entry).await?;
+    let made = plane.store.organizations(visitor.tenant()).await?;
     let (record, role) = made.into_iter().find(|(record, _)| record.id == org).ok_or(NOT_FOUND)?;
-    Ok(present(principal, record, role))
+    // A newcomer is in it from here on.
+    let current = match visitor {
+        Visitor::Member(principal) => principal.holder.org,
+        Visitor::Newcomer(_) => org,
+    };
+    Ok(present(current, record, role))
 }
 
 /// Changes name and settings.
@@ -103,9 +117,9 @@ pub async fn update(
     Err(DomainError::Busy("too many changes of this organisation at once"))
 }
 
-fn present(principal: &Principal, record: OrganizationRecord, role: Role) -> Organization {
+fn present(current: OrgId, record: OrganizationRecord, role: Role) -> Organization {
     Organization {
-        current: record.id == principal.holder.org,
+        current: record.id == current,
         id: record.id,
         name: record.name,
         role: role.as_str().to_owned(),

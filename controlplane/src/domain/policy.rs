@@ -3,12 +3,15 @@
 //! Rights on a session are separate verbs: who may type may not thereby stop it. What one does not see does not exist (404); what one
 //! sees and may not do is forbidden (403). Rows of another organisation are never reached at all, so this speaks of roles within one.
 
-use agentapi_shared::UserId;
 use agentapi_shared::api::{KeyScope, Visibility};
+use agentapi_shared::audit::PLATFORM;
+use agentapi_shared::{ApiKeyId, UserId};
+use clap::ValueEnum;
+use serde::Deserialize;
 use time::OffsetDateTime;
 
 use crate::capability::{Capability, Role};
-use crate::store::records::{SessionFacts, SessionRecord, TenantContext, UserHolder};
+use crate::store::records::{CallerToken, SessionFacts, SessionRecord, TenantContext, UserHolder};
 
 use super::DomainError;
 use crate::sockets::{Owner, Proof, Who};
@@ -43,7 +46,108 @@ pub enum Credential {
         hash: String,
         /// When it is over.
         expires_at: OffsetDateTime,
+        /// The API key that it was made with, and ends with.
+        made_by: Option<ApiKeyId>,
     },
+}
+
+impl Credential {
+    /// The channel, as the audit trail names it.
+    #[must_use]
+    pub fn channel(&self) -> &'static str {
+        match self {
+            Self::Token(_) | Self::Issuer { .. } => "api",
+            Self::Browser { .. } => "web",
+        }
+    }
+
+    /// Its hash: what is revoked when it is.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        match self {
+            Self::Token(hash) | Self::Issuer { hash, .. } | Self::Browser { hash, .. } => hash,
+        }
+    }
+}
+
+/// Who may found an organisation, beside those who own one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignUp {
+    /// Nobody: one comes in by invitation.
+    Invite,
+    /// Whoever is in none, with an address that was shown to be theirs.
+    Open,
+}
+
+impl SignUp {
+    /// The word of it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invite => "invite",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// Somebody who proved who they are and is in no organisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Newcomer {
+    /// Who.
+    pub user: UserId,
+    /// Their name.
+    pub name: String,
+    /// The token that they brought, if the database takes it.
+    pub token: Option<CallerToken>,
+    /// How they proved it.
+    pub credential: Credential,
+}
+
+/// Whoever proved who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Visitor {
+    /// In an organisation.
+    Member(Principal),
+    /// In none.
+    Newcomer(Newcomer),
+}
+
+impl Newcomer {
+    /// In whose name rows are reached: in no organisation, so none.
+    #[must_use]
+    pub fn tenant(&self) -> TenantContext {
+        TenantContext { org: PLATFORM, user: self.user, role: Role::Viewer, token: self.token.clone() }
+    }
+}
+
+impl Visitor {
+    /// In whose name rows are reached.
+    #[must_use]
+    pub fn tenant(&self) -> TenantContext {
+        match self {
+            Self::Member(principal) => principal.tenant(),
+            Self::Newcomer(newcomer) => newcomer.tenant(),
+        }
+    }
+
+    /// How they proved who they are.
+    #[must_use]
+    pub fn credential(&self) -> &Credential {
+        match self {
+            Self::Member(principal) => &principal.credential,
+            Self::Newcomer(newcomer) => &newcomer.credential,
+        }
+    }
+
+    /// What kind of caller it is, where founding is for these.
+    #[must_use]
+    pub fn actor(&self, sign_up: SignUp) -> Actor {
+        match self {
+            Self::Member(principal) => principal.actor(),
+            Self::Newcomer(_) => Actor::Newcomer { sign_up },
+        }
+    }
 }
 
 impl Principal {
@@ -82,18 +186,22 @@ impl Principal {
     /// The channel, as the audit trail names it.
     #[must_use]
     pub fn channel(&self) -> &'static str {
+        self.credential.channel()
+    }
+
+    /// The API key that whatever this caller makes is made with, if they came with one, or with what it had made.
+    #[must_use]
+    pub fn made_by(&self) -> Option<ApiKeyId> {
         match self.credential {
-            Credential::Token(_) | Credential::Issuer { .. } => "api",
-            Credential::Browser { .. } => "web",
+            Credential::Browser { made_by, .. } => made_by,
+            Credential::Token(_) | Credential::Issuer { .. } => self.holder.key.as_ref().map(|key| key.id),
         }
     }
 
     /// Hash of the credential: what is revoked when it is.
     #[must_use]
     pub fn credential_hash(&self) -> &str {
-        match &self.credential {
-            Credential::Token(hash) | Credential::Issuer { hash, .. } | Credential::Browser { hash, .. } => hash,
-        }
+        self.credential.hash()
     }
 
     /// Names the credential in the audit trail: a part of its hash, with which nothing can be opened.
@@ -123,6 +231,11 @@ pub enum Actor {
         role: Role,
         /// For what, beside reading.
         reach: Reach,
+    },
+    /// Somebody who is in no organisation: comes into one, and does nothing else.
+    Newcomer {
+        /// Whether they may found one.
+        sign_up: SignUp,
     },
     /// Whoever runs the platform: sets it up, and has no tenant's data.
     Operator,
@@ -261,7 +374,8 @@ impl Action {
     fn needs(self) -> Needs {
         match self {
             Self::Account | Self::Login | Self::Membership => Needs::Membership,
-            // A new organisation has no quotas and runs on shared hosts: not for whoever was only invited somewhere.
+            // A new organisation has no quotas and runs on shared hosts: not for whoever was only invited somewhere. Where signing up is open it
+            // is for newcomers as well.
             Self::OrganizationCreate => Needs::AnyOf(&[Capability::OwnerGrant]),
             Self::OrganizationManage => Needs::AnyOf(&[Capability::OrganizationManage]),
             Self::MemberView => Needs::AnyOf(&[Capability::MemberView]),
@@ -349,7 +463,10 @@ fn sees(user: UserId, role: Role, facts: SessionFacts) -> bool {
 /// Those who are no members see no session at all.
 fn decide_for_others(actor: Actor, action: Action, needs: &Needs) -> Decision {
     match (actor, action) {
-        (Actor::Host, Action::Link) | (Actor::Operator, Action::Account | Action::Platform) => Decision::Allowed,
+        (Actor::Host, Action::Link)
+        | (Actor::Operator, Action::Account | Action::Platform)
+        | (Actor::Newcomer { .. }, Action::Membership)
+        | (Actor::Newcomer { sign_up: SignUp::Open }, Action::OrganizationCreate) => Decision::Allowed,
         _ if matches!(needs, Needs::OnSession(_) | Needs::SightOfSession | Needs::ControlOfSession) => Decision::Hidden,
         _ => Decision::Forbidden,
     }
@@ -358,6 +475,11 @@ fn decide_for_others(actor: Actor, action: Action, needs: &Needs) -> Decision {
 /// Passes what is about no certain session.
 pub fn check(principal: &Principal, action: Action) -> Result<(), DomainError> {
     result(decide(principal.actor(), action, None))
+}
+
+/// Passes what a visitor may do in no organisation's name.
+pub fn check_visitor(visitor: &Visitor, sign_up: SignUp, action: Action) -> Result<(), DomainError> {
+    result(decide(visitor.actor(sign_up), action, None))
 }
 
 /// Passes what is about one session.

@@ -1,24 +1,31 @@
 //! Secrets that have to be kept and used again are encrypted (AES-256-GCM) with a key that the database does not have.
 //!
-//! What is sealed is bound to what it is of, so that it opens nowhere else. The first key of the file seals, all of them open.
+//! What is sealed is bound to what it is of, so that it opens nowhere else. The first key of the file seals, all of them open. The keys are kept in
+//! memory. Whether the file was replaced is looked at while they are used, once a second, and when something is brought that another key sealed; it is
+//! read only if it was.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use agentapi_shared::EventId;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tracing::{info, warn};
 
-use super::key_file;
 pub use super::key_file::KeyFileError;
+use super::key_file::{self, Stamp};
 use crate::auth::Secret;
 pub use crate::store::records::Sealed;
 
 /// Keys that still open. What an older one sealed is lost, which ends logins that nobody used for that many changes.
 const KEYS_MAX: usize = 4;
+/// How old the keys may be after their file changed. Looking costs microseconds, so this bounds the looks, not the delay.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// For errors.
 const WHAT: &str = "keys that seal secrets";
 
@@ -78,10 +85,16 @@ struct Ring {
     others: Vec<(String, RandomizedNonceKey)>,
 }
 
+struct State {
+    ring: Arc<Ring>,
+    stamp: Option<Stamp>,
+    looked: Instant,
+}
+
 /// See the module.
 pub struct Sealer {
     path: PathBuf,
-    ring: RwLock<Arc<Ring>>,
+    state: RwLock<State>,
 }
 
 impl fmt::Debug for Sealer {
@@ -94,8 +107,10 @@ impl Sealer {
     /// With the keys of a file, which is made if it is not there.
     pub fn open_file(path: &Path) -> Result<Self, SealError> {
         let stored = key_file::keep(path, WHAT, || StoredKeys { keys: vec![StoredKey::generate()] })?;
-        let ring = Ring::of(&stored).ok_or_else(|| SealError::Key { path: path.to_owned() })?;
-        Ok(Self { path: path.to_owned(), ring: RwLock::new(Arc::new(ring)) })
+        let ring = Arc::new(Ring::of(&stored).ok_or_else(|| SealError::Key { path: path.to_owned() })?);
+        // Without a stamp the first look reads the file again: it may have changed since it was read.
+        let state = State { ring, stamp: None, looked: Instant::now() };
+        Ok(Self { path: path.to_owned(), state: RwLock::new(state) })
     }
 
     /// Seals a secret. `of` says what it is of, and has to be said to open it.
@@ -112,8 +127,10 @@ impl Sealer {
     pub fn open(&self, sealed: &Sealed, of: &str) -> Result<Secret, SealError> {
         let mut ring = self.ring();
         if ring.key(&sealed.key_id).is_none() {
-            // Another replica may have sealed it with a key that came into the file later.
-            ring = self.look()?;
+            // Another replica may have sealed it with a key that came into the file just now.
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            self.look(&mut state);
+            ring = state.ring.clone();
         }
         let key = ring.key(&sealed.key_id).ok_or(SealError::Open)?;
         let (nonce, text) = sealed.ciphertext.split_at_checked(NONCE_LEN).ok_or(SealError::Open)?;
@@ -123,8 +140,8 @@ impl Sealer {
         String::from_utf8(text.to_vec()).map(Secret::from_text).map_err(|_| SealError::Open)
     }
 
-    /// Brings a new key into the file, which seals from then on. Replicas that share the file follow at their next start, or when they
-    /// are given something that it sealed.
+    /// Brings a new key into the file, which seals from then on. Replicas that share the file follow within
+    /// a second.
     pub fn rotate(path: &Path) -> Result<(), SealError> {
         let mut stored: StoredKeys = key_file::read(path, WHAT)?;
         stored.keys.insert(0, StoredKey::generate());
@@ -132,15 +149,43 @@ impl Sealer {
         Ok(key_file::replace(path, &stored)?)
     }
 
+    /// The keys, after a look at the file if the last is a while ago.
     fn ring(&self) -> Arc<Ring> {
-        self.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
+        {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            if state.looked.elapsed() < LOOK_INTERVAL {
+                return state.ring.clone();
+            }
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.looked.elapsed() >= LOOK_INTERVAL {
+            state.looked = Instant::now();
+            self.look(&mut state);
+        }
+        state.ring.clone()
     }
 
-    fn look(&self) -> Result<Arc<Ring>, SealError> {
-        let stored = key_file::read(&self.path, WHAT)?;
-        let ring = Arc::new(Ring::of(&stored).ok_or_else(|| SealError::Key { path: self.path.clone() })?);
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring.clone();
-        Ok(ring)
+    /// Reads the file again if it changed. One that cannot be used is logged, and the keys before it stay in use.
+    fn look(&self, state: &mut State) {
+        // Taken before the file is read: one that changes meanwhile is read again at the next look.
+        let stamp = Stamp::of(&self.path);
+        if stamp.is_none() || stamp == state.stamp {
+            return;
+        }
+        state.stamp = stamp;
+        let stored: Result<StoredKeys, _> = key_file::read(&self.path, WHAT);
+        match stored.map(|stored| Ring::of(&stored)) {
+            Ok(Some(ring)) => {
+                info!("keys that seal secrets were read");
+                state.ring = Arc::new(ring);
+            }
+            Ok(None) => {
+                warn!(path = %self.path.display(), "the new keys that seal secrets are not used: one of them is none")
+            }
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "the new keys that seal secrets are not used")
+            }
+        }
     }
 }
 
@@ -173,8 +218,13 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_secret_opens_for_what_it_is_of_and_stays_open_to_newer_keys() {
+    /// After this the file is looked at again.
+    async fn later() {
+        tokio::time::advance(LOOK_INTERVAL).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_opens_for_what_it_is_of_and_stays_open_to_newer_keys() {
         let dir = std::env::temp_dir().join(format!("seal-{}", EventId::generate()));
         fs::create_dir_all(&dir).unwrap();
         let path = dir.join("sealing.keys");
@@ -198,13 +248,28 @@ mod tests {
             assert!(matches!(sealer.open(&changed, "a login"), Err(SealError::Open)), "{at}");
         }
 
-        // A new key seals for those who start later; those who run open what it sealed, and all open what is older.
+        // A new key seals, also for those who run; all open what is older.
         Sealer::rotate(&path).unwrap();
-        let later = Sealer::open_file(&path).unwrap();
-        let newer = later.seal(&secret, "a login").unwrap();
+        let other = Sealer::open_file(&path).unwrap();
+        let newer = other.seal(&secret, "a login").unwrap();
         assert_ne!(newer.key_id, sealed.key_id);
         assert_eq!(sealer.open(&newer, "a login").unwrap(), secret);
-        assert_eq!(later.open(&sealed, "a login").unwrap(), secret);
+        Sealer::rotate(&path).unwrap();
+        later().await;
+        let newest = sealer.seal(&secret, "a login").unwrap();
+        assert!(newest.key_id != newer.key_id && newest.key_id != sealed.key_id);
+        assert_eq!(other.open(&sealed, "a login").unwrap(), secret);
+        // One that is spoilt or gone changes nothing, and one that is put back is used.
+        let kept = fs::read_to_string(&path).unwrap();
+        for spoilt in [Some("{"), None] {
+            fs::remove_file(&path).unwrap();
+            if let Some(text) = spoilt {
+                fs::write(&path, text).unwrap();
+            }
+            later().await;
+            assert_eq!(sealer.open(&newer, "a login").unwrap(), secret);
+            fs::write(&path, &kept).unwrap();
+        }
         for _ in 0..KEYS_MAX {
             Sealer::rotate(&path).unwrap();
         }

@@ -10,23 +10,26 @@ use crate::clock;
 use crate::plane::Plane;
 use crate::sockets::{Owner, Proof, Who};
 use crate::store::StoreError;
-use crate::store::records::{Holder, TenantContext, UserHolder};
+use crate::store::records::{Holder, LoginHolder, UserHolder};
 
 /// Every owner of a socket is asked about this often: twice within the minute after which nothing taken back is good.
 const EVERY: Duration = Duration::from_secs(25);
 
 pub(super) async fn run(plane: &Arc<Plane>) {
     let shutdown = plane.tasks.cancelled();
+    let mut changed = plane.credentials_changed.subscribe();
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
+            // The sender is part of the plane, which this holds.
+            _ = changed.changed() => {}
             () = shutdown.cancelled() => return,
         }
         for owner in plane.sockets.owners() {
             match is_good(plane, &owner).await {
                 Ok(true) => {}
                 // Nobody can say that it is good: it is not.
-                Ok(false) | Err(StoreError::Unauthenticated) => {
+                Ok(false) | Err(StoreError::Unauthenticated | StoreError::NoCallerToken) => {
                     info!("the credential of live sockets was taken back elsewhere");
                     plane.sockets.revoke(|found| *found == owner);
                 }
@@ -44,33 +47,28 @@ async fn is_good(plane: &Arc<Plane>, owner: &Owner) -> Result<bool, StoreError> 
         Proof::Token(hash) => plane.store.token(hash.clone()).await?,
         Proof::Browser(hash) => {
             let login = plane.store.browser_session(hash.clone(), clock::now()).await?;
-            login.map(|login| Holder::User(login.holder))
+            login.map(|login| login.holder).and_then(LoginHolder::member).map(Holder::User)
         }
     };
     Ok(match (holder, &owner.who) {
         (Some(Holder::Host(host)), Who::Host(known)) => host == *known,
-        (Some(Holder::User(holder)), Who::Member { .. }) => is_still(plane, holder, &owner.who).await?,
+        (Some(Holder::User(holder)), Who::Member { .. }) => is_still(plane, &holder, &owner.who).await?,
         _ => false,
     })
 }
 
-/// Whether somebody whom an issuer vouches for is what they were.
+/// Whether somebody is the member that they were. Asked in nobody's name: of some callers there is no token, now or ever.
 async fn is_member(plane: &Arc<Plane>, who: &Who) -> Result<bool, StoreError> {
     let Who::Member { org, user, role, .. } = who else { return Ok(false) };
-    let tenant = TenantContext { org: *org, user: *user, role: *role, token: None };
-    let found = plane.store.organizations(tenant).await?;
-    Ok(found.iter().any(|(record, now)| record.id == *org && now == role))
+    let found = plane.store.member(*org, *user).await?;
+    Ok(found.is_some_and(|now| now.role == *role))
 }
 
 /// Whether somebody is what they were. A login may be used in another organisation than the one it was made in.
-async fn is_still(plane: &Arc<Plane>, holder: UserHolder, who: &Who) -> Result<bool, StoreError> {
+async fn is_still(plane: &Arc<Plane>, holder: &UserHolder, who: &Who) -> Result<bool, StoreError> {
     let Who::Member { org, user, role, .. } = who else { return Ok(false) };
     if holder.user != *user {
         return Ok(false);
     }
-    if holder.org == *org {
-        return Ok(holder.role == *role);
-    }
-    let found = plane.store.organizations(holder.tenant()).await?;
-    Ok(found.iter().any(|(record, now)| record.id == *org && now == role))
+    if holder.org == *org { Ok(holder.role == *role) } else { is_member(plane, who).await }
 }

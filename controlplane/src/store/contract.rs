@@ -19,8 +19,8 @@ use time::{Duration, OffsetDateTime};
 use crate::capability::Role;
 
 use super::records::{
-    AuditEntry, Desired, EgressFilter, Holder, IdempotencyKey, LOCAL_HOST, NewSession, Replay, SessionChange,
-    SessionFilter, SessionRecord, SpawnRecord, TenantContext, TokenHolder,
+    AuditEntry, Desired, EgressFilter, Holder, IdempotencyKey, LOCAL_HOST, NewLoginCode, NewSession, Replay,
+    SessionChange, SessionFilter, SessionRecord, SpawnRecord, TenantContext, TokenHolder,
 };
 use super::{Created, Scope, Store, StoreError};
 
@@ -79,6 +79,11 @@ fn hash(secret: &str) -> String {
     crate::auth::sha256_hex(secret.as_bytes())
 }
 
+/// A code for one login, made by a person.
+fn code(secret: &str, expires_at: OffsetDateTime) -> NewLoginCode {
+    NewLoginCode { hash: hash(secret), expires_at, made_by: None }
+}
+
 /// The record of a create; a store may refuse another there, since a quota counts these.
 fn create_entry() -> AuditEntry {
     AuditEntry { action: "session.create".into(), ..entry() }
@@ -113,6 +118,7 @@ pub(super) async fn run(subject: &Subject) {
     a_token_leads_to_its_holder(subject).await;
     logins::a_login_is_made_where_its_user_is_a_member(subject).await;
     logins::what_keeps_a_login_alive_is_used_by_one(subject).await;
+    logins::a_newcomers_login_comes_along_into_their_first_organisation(subject).await;
     the_outbox_number_only_grows(subject).await;
     unsettled_sessions_are_found(subject).await;
     decisions_are_kept_with_their_session(subject).await;
@@ -262,7 +268,7 @@ async fn an_idempotency_key_is_taken_once(subject: &Subject) {
 async fn a_login_code_works_once_and_in_time(subject: &Subject) {
     let store = &subject.store;
     let (soon, later) = (NOW + Duration::MINUTE, NOW + Duration::DAY);
-    store.create_login_code(subject.ours.clone(), hash("code"), soon, entry()).await.unwrap();
+    store.create_login_code(subject.ours.clone(), code("code", soon), entry()).await.unwrap();
     let redeem = async |code: &str, at| {
         let audit = AuditEntry { at, ..entry() };
         store.redeem_login_code(hash(code), hash(&format!("cookie-{code}")), later, audit).await.unwrap()
@@ -270,10 +276,16 @@ async fn a_login_code_works_once_and_in_time(subject: &Subject) {
     assert_eq!(redeem("other", NOW).await, None);
     assert_eq!(redeem("code", NOW).await.map(|holder| holder.user), Some(subject.ours.user));
     assert_eq!(redeem("code", NOW).await, None);
-    store.create_login_code(subject.ours.clone(), hash("late"), soon, entry()).await.unwrap();
+    store.create_login_code(subject.ours.clone(), code("late", soon), entry()).await.unwrap();
     assert_eq!(redeem("late", NOW + Duration::HOUR).await, None);
-    let who =
-        async |at| store.browser_session(hash("cookie-code"), at).await.unwrap().map(|session| session.holder.org);
+    let who = async |at| {
+        store
+            .browser_session(hash("cookie-code"), at)
+            .await
+            .unwrap()
+            .and_then(|session| session.holder.member())
+            .map(|holder| holder.org)
+    };
     assert_eq!(who(NOW).await, Some(subject.ours.org));
     assert_eq!(who(later).await, None);
     store.end_browser_session(subject.ours.clone(), hash("cookie-code"), entry()).await.unwrap();

@@ -36,7 +36,7 @@ use tokio::sync::watch;
 
 use super::records::{AuditEntry, TenantContext};
 use super::{Answer, Scope, Store, StoreError};
-use callers::AsCaller;
+use callers::{AsCaller, TokenFrom};
 use client::Client;
 use error::{Failure, Party};
 use jobs::AsService;
@@ -78,14 +78,15 @@ impl Postgrest {
     }
 
     fn as_caller(&self, tenant: &TenantContext) -> Result<AsCaller<'_>, StoreError> {
-        let token = match &tenant.token {
-            Some(token) => token.clone(),
+        let (token, from) = match &tenant.token {
+            Some(token) => (token.clone(), TokenFrom::Caller),
             None => {
                 let made = self.tokens.token(tenant);
-                made.map_err(|error| Failure::NoToken(error).into_store_error(Party::Caller))?
+                let made = made.map_err(|error| Failure::NoToken(error).into_store_error(Party::SpokenFor))?;
+                (made, TokenFrom::Us)
             }
         };
-        Ok(AsCaller::new(&self.client, token, tenant.org))
+        Ok(AsCaller::new(&self.client, token, from, tenant.org))
     }
 
     /// Makes a shared host, or changes nothing if it is there.

@@ -10,17 +10,17 @@ use std::collections::BTreeMap;
 use agentapi_shared::api::{Posture, SandboxPolicy, SandboxRequest, Visibility, Workspace};
 use agentapi_shared::egress::EgressVerdict;
 use agentapi_shared::link::HostFacts;
-use agentapi_shared::{EventId, Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
+use agentapi_shared::{ApiKeyId, EventId, Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
 use time::OffsetDateTime;
 
 use crate::capability::Role;
 
 pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, SealedRecord};
-pub use logins::{NewLogin, RefreshTaken, Sealed, Sight};
+pub use logins::{LoginHolder, NewLogin, NewLoginCode, NewcomerHolder, RefreshTaken, Sealed, Sight};
 pub use operator::{Erased, LastOwner, OrganizationOverview, Owner, PersonIn, PersonRecord, Who};
 pub use organizations::{
-    ApiKeyRecord, Expiry, Identity, InvitationRecord, KeyFacts, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
-    NewViewer, OrganizationChange, OrganizationRecord, Overdue,
+    ApiKeyRecord, Expiry, Founding, Identity, InvitationRecord, KeyFacts, MadeByKey, MemberRecord, NewApiKey,
+    NewEnrolment, NewInvitation, NewViewer, OrganizationChange, OrganizationRecord, Overdue,
 };
 
 /// The organisation that exists from the first migration on.
@@ -327,9 +327,11 @@ impl UserHolder {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrowserSession {
     /// Whose.
-    pub holder: UserHolder,
+    pub holder: LoginHolder,
     /// Until when.
     pub expires_at: OffsetDateTime,
+    /// The API key that it was made with, if it was made with one, and ends with.
+    pub made_by: Option<ApiKeyId>,
 }
 
 /// Which sessions a list shows.

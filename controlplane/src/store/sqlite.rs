@@ -31,7 +31,7 @@ use super::{Answer, Store, StoreError};
 const QUEUE_MAX: usize = 1024;
 
 /// Each migration runs once, in order, in a transaction of its own.
-const MIGRATIONS: [&str; 10] = [
+const MIGRATIONS: [&str; 11] = [
     include_str!("sqlite/migrations/0001.sql"),
     include_str!("sqlite/migrations/0002.sql"),
     include_str!("sqlite/migrations/0003.sql"),
@@ -42,6 +42,7 @@ const MIGRATIONS: [&str; 10] = [
     include_str!("sqlite/migrations/0008.sql"),
     include_str!("sqlite/migrations/0009.sql"),
     include_str!("sqlite/migrations/0010.sql"),
+    include_str!("sqlite/migrations/0011.sql"),
 ];
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;

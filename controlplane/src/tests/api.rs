@@ -94,6 +94,57 @@ async fn a_browser_logs_in_once_per_code_and_is_held_to_its_origin() {
 }
 
 #[tokio::test]
+async fn a_browser_logs_in_under_the_public_url_and_under_no_name_beside_it() {
+    let harness =
+        Harness::start_with(|config| config.public_url = Some("https://agents.example".parse().unwrap())).await;
+    let (host, page) = ("agents.example", "https://agents.example");
+    let log_in = async |origin: &str| {
+        let (_, code) = harness.call("POST", "/api/v1/login-codes", None).await;
+        let request = harness.request("POST", "/api/v1/login").header("host", host).header("origin", origin);
+        request.json(&json!({ "code": code["code"] })).send().await.unwrap()
+    };
+    for other in ["http://agents.example", "https://evil.agents.example", "https://agents.example:8443", &harness.base]
+    {
+        assert_eq!(log_in(other).await.status(), 403, "{other}");
+    }
+    let response = log_in(page).await;
+    assert_eq!(response.status(), 204);
+    let set = response.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(set.starts_with("__Host-agentapi_443=") && set.contains("; Path=/; Secure; HttpOnly; "), "{set}");
+    let cookie = set.split(';').next().unwrap().to_owned();
+    let ask = |method: &str, path: &str, host: &str| {
+        harness.request(method, path).header("cookie", &cookie).header("host", host)
+    };
+    assert_eq!(answer(ask("GET", "/api/v1/me", host)).await.0, 200);
+    // A name that is none of ours, and one of ours for which the cookie is not.
+    for (host, status) in [("evil.agents.example", 401), ("agents.example.evil.example", 401), ("localhost", 401)] {
+        assert_eq!(answer(ask("GET", "/api/v1/me", host)).await.0, status, "{host}");
+    }
+    let terminal = async |origin: &str| {
+        let path = "/api/v1/sessions/00000000-0000-7000-8000-000000000009/terminal";
+        answer(ask("GET", path, host).header("upgrade", "websocket").header("origin", origin)).await.1["code"].clone()
+    };
+    assert_eq!(terminal(page).await, "session_not_found");
+    for other in ["https://evil.agents.example", "http://agents.example", &harness.base] {
+        assert_eq!(terminal(other).await, "origin_refused", "{other}");
+    }
+    let make = |origin: Option<&str>| {
+        let request = ask("POST", "/api/v1/login-codes", host);
+        answer(if let Some(origin) = origin { request.header("origin", origin) } else { request })
+    };
+    assert_eq!(make(None).await.1["code"], "origin_refused");
+    assert_eq!(make(Some("https://evil.agents.example")).await.1["code"], "origin_refused");
+    let (status, code) = make(Some(page)).await;
+    assert!(status == 201 && code["url"].as_str().unwrap().starts_with("https://agents.example/#code="), "{code}");
+    // Whoever is invited is somewhere else, and is told the public name.
+    let invite = json!({ "email": "ada@example.com", "role": "member" });
+    let (_, invited) = harness.call("POST", "/api/v1/invitations", Some(invite)).await;
+    assert!(invited["url"].as_str().unwrap().starts_with("https://agents.example/#invitation="), "{invited}");
+    let logout = answer(ask("POST", "/api/v1/logout", host).header("origin", page)).await;
+    assert_eq!((logout.0, answer(ask("GET", "/api/v1/me", host)).await.0), (204, 401));
+}
+
+#[tokio::test]
 async fn bad_requests_name_the_field_and_leave_nothing() {
     let harness = Harness::start().await;
     async fn check(harness: &Harness, method: &str, path: &str, body: Value, status: u16, field: &str) {

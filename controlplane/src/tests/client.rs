@@ -41,6 +41,8 @@ fn config(dir: &std::path::Path) -> Config {
         public_url: None,
         oidc: None,
         rates: crate::limits::Rates::DEFAULT,
+        client_address_header: None,
+        sign_up: crate::domain::policy::SignUp::Invite,
         data_dir: dir.join("data"),
         credentials_file: Some(dir.join("credentials.json")),
         host_credential_file: Some(dir.join("host-credential.json")),

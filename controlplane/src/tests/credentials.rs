@@ -9,7 +9,7 @@ use crate::auth::Secret;
 use crate::capability::Role;
 use crate::clock;
 use crate::domain::audit;
-use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN, TenantContext};
+use crate::store::records::{DEFAULT_ORG, LOCAL_ADMIN, NewLoginCode, TenantContext};
 
 /// A browser session, as the `Cookie` header has it.
 pub(super) async fn log_in(harness: &Harness, expires_at: OffsetDateTime) -> String {
@@ -17,7 +17,8 @@ pub(super) async fn log_in(harness: &Harness, expires_at: OffsetDateTime) -> Str
     let (tenant, store) =
         (TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN, role: Role::Owner, token: None }, &harness.plane.store);
     let entry = || audit::of_account("web", "login");
-    store.create_login_code(tenant, code.hash(), expires_at, entry()).await.unwrap();
+    let new = NewLoginCode { hash: code.hash(), expires_at, made_by: None };
+    store.create_login_code(tenant, new, entry()).await.unwrap();
     let holder = store.redeem_login_code(code.hash(), cookie.hash(), expires_at, entry()).await.unwrap();
     assert!(holder.is_some());
     format!("agentapi_{}={}", harness.base.rsplit(':').next().unwrap(), cookie.expose())

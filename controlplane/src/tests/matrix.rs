@@ -16,7 +16,7 @@ use crate::auth::Secret;
 use crate::capability::Role;
 use crate::clock;
 use crate::domain::audit;
-use crate::store::records::{DEFAULT_ORG, LOCAL_HOST};
+use crate::store::records::{DEFAULT_ORG, LOCAL_HOST, NewLoginCode};
 
 /// What a request is about, seen from the caller.
 const ON_SESSIONS: &[&str] = &["own", "shared", "private", "foreign", "unknown"];
@@ -27,6 +27,9 @@ const ON_INVITATIONS: &[&str] = &["ours", "foreign", "unknown"];
 const ON_KEYS: &[&str] = &["own", "member's", "foreign", "unknown"];
 const TO_REVOKE: &[&str] = &["ours", "everybody's", "foreign", "unknown"];
 const ON_NOTHING: &[&str] = &["-"];
+
+/// In no organisation, where signing up is by invitation.
+const NEWCOMER: &str = "newcomer";
 
 /// Sessions that a route leaves as they are, stops, or starts again, so that no call changes what the next one finds.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +133,8 @@ const UNDOCUMENTED: [&str; 2] = ["/api/v1/link", "/api/v1/openapi.json"];
 struct Caller {
     name: &'static str,
     token: Option<String>,
+    /// Of a browser, whose pages are ours.
+    cookie: Option<String>,
     person: Option<Person>,
     /// Sessions of theirs, one for each set.
     own: Vec<SessionId>,
@@ -157,7 +162,7 @@ impl World {
     async fn new(harness: Harness) -> Self {
         let maker = Person::new(&harness, DEFAULT_ORG, Role::Member);
         let elsewhere = Person::new(&harness, OrgId::generate(), Role::Owner);
-        let nobody = |name, token| Caller { name, token, person: None, own: Vec::new() };
+        let nobody = |name, token| Caller { name, token, cookie: None, person: None, own: Vec::new() };
         let mut callers = vec![nobody("anonymous", None), nobody("host", Some(harness.host_token.clone()))];
         for role in Role::ALL {
             callers.push(Self::caller(&harness, role.as_str(), DEFAULT_ORG, role).await);
@@ -165,6 +170,8 @@ impl World {
         let mut reader = Self::caller(&harness, "read-key", DEFAULT_ORG, Role::Owner).await;
         reader.token = reader.person.as_ref().map(|person| person.key(&harness, r#"["read"]"#).1);
         callers.push(reader);
+        // Stands for one who is made anew for each call: whoever comes into an organisation is one no longer.
+        callers.push(nobody(NEWCOMER, None));
         callers.push(Self::caller(&harness, "stranger", OrgId::generate(), Role::Owner).await);
         let shared = three(&harness, &maker, Visibility::Organization).await;
         let private = three(&harness, &maker, Visibility::Private).await;
@@ -175,7 +182,12 @@ impl World {
     async fn caller(harness: &Harness, name: &'static str, org: OrgId, role: Role) -> Caller {
         let person = Person::new(harness, org, role);
         let own = three(harness, &person, Visibility::Private).await;
-        Caller { name, token: Some(person.token.clone()), person: Some(person), own }
+        Caller { name, token: Some(person.token.clone()), cookie: None, person: Some(person), own }
+    }
+
+    async fn newcomer(&self) -> Caller {
+        let (person, cookie) = Person::newcomer(&self.harness, true).await;
+        Caller { name: NEWCOMER, token: None, cookie: Some(cookie), person: Some(person), own: Vec::new() }
     }
 
     /// The path as it is called.
@@ -248,6 +260,13 @@ impl World {
     }
 
     async fn cell(&self, route: &Route, on: &str, caller: &Caller) -> String {
+        let newcomer;
+        let caller = if caller.name == NEWCOMER {
+            newcomer = self.newcomer().await;
+            &newcomer
+        } else {
+            caller
+        };
         let path = self.path(route, on, caller).await;
         let status = if route.path.ends_with("/terminal") {
             self.upgrade(&path, caller).await
@@ -255,6 +274,9 @@ impl World {
             let mut request = self.harness.request(route.method, &path);
             if let Some(token) = &caller.token {
                 request = request.bearer_auth(token);
+            }
+            if let Some(cookie) = &caller.cookie {
+                request = request.header("cookie", cookie).header("origin", &self.harness.base);
             }
             let body = self.body(route, caller).await;
             if !body.is_null() {
@@ -272,7 +294,11 @@ impl World {
 
     async fn upgrade(&self, path: &str, caller: &Caller) -> u16 {
         let bearer = caller.token.as_ref().map(|token| format!("Bearer {token}"));
-        let headers: Vec<(&'static str, &str)> = bearer.iter().map(|value| ("authorization", value.as_str())).collect();
+        let mut headers: Vec<(&'static str, &str)> =
+            bearer.iter().map(|value| ("authorization", value.as_str())).collect();
+        if let Some(cookie) = &caller.cookie {
+            headers.extend([("cookie", cookie.as_str()), ("origin", self.harness.base.as_str())]);
+        }
         match self.harness.open_socket(path, &headers).await {
             Ok(_open) => 101,
             Err(SocketError::Http(refused)) => refused.status().as_u16(),
@@ -283,7 +309,8 @@ impl World {
     async fn login_code(&self, person: &Person) -> String {
         let (code, at) = (Secret::generate(""), clock::now() + time::Duration::HOUR);
         let entry = audit::of_account("api", "login_code.create");
-        self.harness.plane.store.create_login_code(person.tenant.clone(), code.hash(), at, entry).await.unwrap();
+        let new = NewLoginCode { hash: code.hash(), expires_at: at, made_by: None };
+        self.harness.plane.store.create_login_code(person.tenant.clone(), new, entry).await.unwrap();
         code.expose().to_owned()
     }
 }

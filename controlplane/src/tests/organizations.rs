@@ -59,6 +59,62 @@ async fn a_key_is_shown_once_and_everything_ends_with_it() {
 }
 
 #[tokio::test]
+async fn what_was_made_with_a_key_ends_with_it_and_what_was_opened_with_that() {
+    let harness = Harness::start().await;
+    let (_host, _connection) = SimHost::connect(&harness).await;
+    let person = Person::new(&harness, DEFAULT_ORG, Role::Owner);
+    let id = person.running_session(&harness, Visibility::Private).await.id;
+    let make = async |by: &Person, name: &str| {
+        let (status, made) = by.call(&harness, "POST", "/api/v1/api-keys", json!({ "name": name })).await;
+        assert_eq!(status, 201, "{made}");
+        let key = made["key"].as_str().unwrap().to_owned();
+        (with_key(by, key), made["api_key"]["id"].as_str().unwrap().to_owned())
+    };
+    // A key, a browser that was logged in with its link, a key that this browser made, and one that stays.
+    let (first, first_id) = make(&person, "first").await;
+    let (beside, _) = make(&person, "beside").await;
+    let (status, code) = first.call(&harness, "POST", "/api/v1/login-codes", Value::Null).await;
+    assert_eq!(status, 201, "{code}");
+    let login = harness.request("POST", "/api/v1/login").json(&json!({ "code": code["code"] })).send().await.unwrap();
+    let cookie = login.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let request = harness.request("POST", "/api/v1/api-keys").header("cookie", &cookie).header("origin", &harness.base);
+    let (status, made) = answer(request.json(&json!({ "name": "by the browser" }))).await;
+    assert_eq!(status, 201, "{made}");
+    let by_browser = with_key(&person, made["key"].as_str().unwrap().to_owned());
+    let mut terminals = [
+        harness.view_with_cookie(id, &cookie).await,
+        by_browser.view(&harness, id, "").await.unwrap(),
+        beside.view(&harness, id, "").await.unwrap(),
+    ];
+    for terminal in &mut terminals {
+        see_keyframe(terminal).await;
+    }
+    // Another takes the place of the first, which made it.
+    let (next, next_id) = make(&first, "next").await;
+    let path = format!("/api/v1/api-keys/{next_id}?made=neither");
+    let (status, problem) = person.call(&harness, "DELETE", &path, Value::Null).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("query.made")), "{problem}");
+    let path = format!("/api/v1/api-keys/{first_id}?made=stays");
+    assert_eq!(next.call(&harness, "DELETE", &path, Value::Null).await.0, 204);
+    for stays in [&next, &by_browser, &beside] {
+        assert_eq!(stays.call(&harness, "GET", "/api/v1/me", Value::Null).await.0, 200);
+    }
+    // Once more, with all that comes of it.
+    let (last, last_id) = make(&next, "last").await;
+    let path = format!("/api/v1/api-keys/{next_id}");
+    assert_eq!(person.call(&harness, "DELETE", &path, Value::Null).await.0, 204);
+    assert_eq!(last.call(&harness, "GET", "/api/v1/me", Value::Null).await.0, 401, "{last_id}");
+    sql(&harness, "UPDATE api_keys SET revoked_at = NULL WHERE name = 'first'");
+    let path = format!("/api/v1/api-keys/{first_id}");
+    assert_eq!(person.call(&harness, "DELETE", &path, Value::Null).await.0, 204);
+    let [of_browser, of_its_key, own] = &mut terminals;
+    assert_eq!([closed(of_browser).await, closed(of_its_key).await], [close::UNAUTHORIZED; 2]);
+    assert_eq!(by_browser.call(&harness, "GET", "/api/v1/me", Value::Null).await.0, 401);
+    own.input(1, b"x").await;
+    own.until("ack", |_, got| matches!(got, super::client::Got::Said(_)).then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_key_makes_none_that_is_for_more() {
     let harness = Harness::start().await;
     let person = Person::new(&harness, DEFAULT_ORG, Role::Member);

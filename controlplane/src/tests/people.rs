@@ -13,7 +13,9 @@ use crate::auth::Secret;
 use crate::capability::Role;
 use crate::clock;
 use crate::domain::audit;
-use crate::store::records::{NewEnrolment, NewInvitation, NewSession, SessionRecord, TenantContext};
+use crate::store::records::{
+    DEFAULT_ORG, Identity, LoginHolder, NewEnrolment, NewInvitation, NewLogin, NewSession, SessionRecord, TenantContext,
+};
 use crate::store::{Created, Scope};
 
 /// Somebody in an organisation, and their token.
@@ -49,6 +51,35 @@ impl Person {
         Self { token, ..person }
     }
 
+    /// Makes somebody who is in no organisation, and logs a browser of theirs in: the `Cookie` header.
+    pub(super) async fn newcomer(harness: &Harness, email_verified: bool) -> (Self, String) {
+        let (user, cookie) = (UserId::generate(), Secret::generate(""));
+        let identity = Identity {
+            user,
+            issuer: "test".to_owned(),
+            subject: user.to_string(),
+            name: Some("somebody new".to_owned()),
+            email: Some(format!("{user}@example.com")),
+            email_verified,
+        };
+        let store = &harness.plane.store;
+        store.log_in(identity).await.unwrap().unwrap();
+        let login = NewLogin {
+            user,
+            org: None,
+            cookie: cookie.hash(),
+            expires_at: clock::now() + time::Duration::HOUR,
+            by: "test".to_owned(),
+            auth_session: None,
+            refresh: None,
+            audit: audit::of_account("web", "login"),
+        };
+        assert!(matches!(store.begin_login(login).await.unwrap(), Some(LoginHolder::Newcomer(_))));
+        let tenant = TenantContext { org: DEFAULT_ORG, user, role: Role::Viewer, token: None };
+        let port = harness.base.rsplit(':').next().unwrap();
+        (Self { tenant, token: String::new() }, format!("agentapi_{port}={}", cookie.expose()))
+    }
+
     /// Gives them a key, whatever their role: its id, and the key.
     pub(super) fn key(&self, harness: &Harness, scopes: &str) -> (ApiKeyId, String) {
         let rows = rusqlite::Connection::open(harness.dir.join("data/controlplane.db")).unwrap();
@@ -74,7 +105,7 @@ impl Person {
     pub(super) async fn enrolment(&self, harness: &Harness) -> String {
         let token = Secret::generate("");
         let expires_at = clock::now() + time::Duration::HOUR;
-        let new = NewEnrolment { hash: token.hash(), name: "worker".to_owned(), expires_at };
+        let new = NewEnrolment { hash: token.hash(), name: "worker".to_owned(), expires_at, made_by: None };
         let entry = audit::of_account("api", "host_enrolment.create");
         harness.plane.store.create_host_enrolment(self.tenant.clone(), new, entry).await.unwrap();
         token.expose().to_owned()

@@ -247,6 +247,10 @@ pub struct ApiKey {
     /// When it was last used, to the minute.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_used_at: Option<OffsetDateTime>,
+    /// The key that it was made with, and ends with; null: a person made it.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
+    pub made_by: Option<ApiKeyId>,
 }
 
 /// What an API key is for. Each may read all that its user sees.

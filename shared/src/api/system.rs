@@ -119,6 +119,12 @@ pub struct LoginMethods {
     pub password: bool,
     /// At this issuer; null: at none.
     pub issuer: Option<String>,
+    /// With a link of `agentapi open`.
+    pub links: bool,
+    /// Whether programs are served with API keys.
+    pub api_keys: bool,
+    /// Who may found an organisation: `invite`, nobody but those who own one; `open`, whoever is in none as well.
+    pub sign_up: String,
 }
 
 /// Answer of `GET /api/v1/me`.

@@ -63,6 +63,11 @@ fn each_kind_of_caller_may_do_what_its_row_says_and_nothing_else() {
         (key(&[KeyScope::Read]), ["y-y----", "y-y----", "y-y----", ".......", "-yy-y---y---y----"]),
         (key(&[KeyScope::Sessions]), ["yyyyyyy", "yyyyyyy", "yyyyyyy", ".......", "yyy-y---y---y----"]),
         (key(&[KeyScope::Organization]), ["y-y----", "y-y----", "y-y----", ".......", "-yyyy--yyyy-yyy--"]),
+        (
+            Actor::Newcomer { sign_up: SignUp::Invite },
+            [".......", ".......", ".......", ".......", "-----------y-----"],
+        ),
+        (Actor::Newcomer { sign_up: SignUp::Open }, [".......", ".......", ".......", ".......", "------y----y-----"]),
         (Actor::Operator, [".......", ".......", ".......", ".......", "----y-----------y"]),
         (Actor::Host, [".......", ".......", ".......", ".......", "---------------y-"]),
     ];

@@ -12,8 +12,8 @@ use super::organizations::word;
 use super::{NOW, Subject, audit, entry, hash};
 use crate::capability::Role;
 use crate::store::records::{
-    AuditEntry, AuditFilter, AuditPosition, Desired, LastOwner, NewApiKey, NewInvitation, Owner, Sight, TenantContext,
-    Who,
+    AuditEntry, AuditFilter, AuditPosition, Desired, Founding, LastOwner, NewApiKey, NewInvitation, Owner, Sight,
+    TenantContext, Who,
 };
 use crate::store::{Scope, StoreError};
 
@@ -54,12 +54,11 @@ impl Subject {
             hash: hash(&format!("key of {name}")),
             scopes: Vec::new(),
             expires_at: None,
+            made_by: None,
         };
         self.store.create_api_key(tenant.clone(), key, entry()).await.unwrap();
-        self.store
-            .create_login_code(tenant.clone(), hash(&format!("code of {name}")), expires_at, entry())
-            .await
-            .unwrap();
+        let new = super::code(&format!("code of {name}"), expires_at);
+        self.store.create_login_code(tenant.clone(), new, entry()).await.unwrap();
         let cookie = hash(&format!("cookie of {name}"));
         let code = hash(&format!("code of {name}"));
         self.store.redeem_login_code(code, cookie, expires_at, entry()).await.unwrap().unwrap();
@@ -109,7 +108,8 @@ async fn a_last_owner_goes_only_if_that_is_meant(subject: &Subject) {
     let store = &subject.store;
     let founder = subject.joiner("founder").await;
     let org = OrgId::generate();
-    store.create_organization(founder.clone(), org, "theirs alone".to_owned(), entry()).await.unwrap();
+    let (name, by) = ("theirs alone".to_owned(), Founding::Operator);
+    store.create_organization(founder.clone(), org, name, by, entry()).await.unwrap();
     let found = store.people(Who::Email("Founder@Example.com".to_owned())).await.unwrap();
     let alone: Vec<(OrgId, bool)> = found[0].organizations.iter().map(|place| (place.id, place.alone)).collect();
     assert_eq!(found.len(), 1);

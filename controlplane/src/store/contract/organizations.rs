@@ -8,8 +8,9 @@ use time::{Duration, OffsetDateTime};
 use super::{NOW, Subject, create_entry, entry, hash, new_session};
 use crate::capability::Role;
 use crate::store::records::{
-    AuditEntry, AuditFilter, EgressFilter, Holder, Identity, LOCAL_HOST, NewApiKey, NewEnrolment, NewInvitation,
-    NewSession, OrganizationChange, Overdue, SessionChange, SessionFilter, SessionRecord, SpawnRecord, TenantContext,
+    AuditEntry, AuditFilter, EgressFilter, Founding, Holder, Identity, LOCAL_HOST, MadeByKey, NewApiKey, NewEnrolment,
+    NewInvitation, NewSession, OrganizationChange, Overdue, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
+    TenantContext,
 };
 use crate::store::{Created, Scope, StoreError};
 
@@ -17,7 +18,9 @@ pub(super) async fn run(subject: &Subject) {
     an_organization_is_its_owners(subject).await;
     roles_are_given_by_those_who_may(subject).await;
     an_invitation_is_for_one_verified_address(subject).await;
+    founding_needs_a_right(subject).await;
     keys_are_good_until_they_end(subject).await;
+    what_a_key_made_ends_with_it(subject).await;
     a_machine_becomes_a_host_once(subject).await;
     quotas_are_exact(subject).await;
     an_agent_has_to_be_allowed(subject).await;
@@ -46,7 +49,8 @@ impl Subject {
     /// A new organisation of the owner.
     pub(super) async fn organization(&self) -> TenantContext {
         let org = OrgId::generate();
-        self.store.create_organization(self.ours.clone(), org, "new".to_owned(), entry()).await.unwrap();
+        let (name, by) = ("new".to_owned(), Founding::Owner);
+        self.store.create_organization(self.ours.clone(), org, name, by, entry()).await.unwrap();
         TenantContext { org, ..self.ours.clone() }
     }
 
@@ -66,6 +70,13 @@ impl Subject {
         let again = Identity { user: UserId::generate(), ..identity };
         assert_eq!(self.store.log_in(again).await.unwrap(), Some(user));
         TenantContext { user, role: Role::Member, ..self.ours.clone() }
+    }
+
+    /// Invites somebody into our organisation.
+    pub(super) async fn invite(&self, email: &str, secret: &str, role: Role) {
+        let (id, token_hash) = (InvitationId::generate(), hash(secret));
+        let new = NewInvitation { id, email: email.to_owned(), role, token_hash, expires_at: later() };
+        self.store.create_invitation(self.ours.clone(), new, entry()).await.unwrap();
     }
 
     pub(super) async fn settings(&self, of: &TenantContext, settings: OrganizationSettings) {
@@ -177,11 +188,10 @@ async fn an_invitation_is_for_one_verified_address(subject: &Subject) {
     let ada = subject.newcomer("Ada@example.com", true).await;
     let unverified = subject.newcomer("ada@example.com", false).await;
     let other = subject.newcomer("eve@example.com", true).await;
-    for (who, secret) in
-        [(&ada, "unknown"), (&ada, "late"), (&ada, "revoked"), (&unverified, "first"), (&other, "first")]
-    {
+    for (who, secret) in [(&ada, "unknown"), (&ada, "late"), (&ada, "revoked"), (&other, "first")] {
         assert_eq!(word(accept(who, secret).await), "not_found", "{secret}");
     }
+    assert_eq!(word(accept(&unverified, "first").await), "address_not_confirmed");
     assert!(store.organizations(ada.clone()).await.unwrap().is_empty());
     accept(&ada, "first").await.unwrap();
     let found = store.organizations(ada.clone()).await.unwrap();
@@ -191,18 +201,11 @@ async fn an_invitation_is_for_one_verified_address(subject: &Subject) {
     invite(ours, Role::Owner, "again", later()).await.unwrap();
     assert_eq!(word(accept(&ada, "again").await), "already_member");
     let listed = store.invitations(ours.clone()).await.unwrap();
-    assert_eq!(listed.len(), 4);
+    assert_eq!(listed.iter().filter(|invitation| invitation.email == "ada@example.com").count(), 4);
     let accepted = listed.iter().find(|invitation| invitation.id == first).unwrap();
     assert!(accepted.accepted_at.is_some() && accepted.revoked_at.is_none() && accepted.email == "ada@example.com");
     // What she has there ends with her membership, and so does what she made.
-    let new = NewInvitation {
-        id: InvitationId::generate(),
-        email: "eve@example.com".to_owned(),
-        role: Role::Member,
-        token_hash: hash("eve"),
-        expires_at: later(),
-    };
-    store.create_invitation(ours.clone(), new, entry()).await.unwrap();
+    subject.invite("eve@example.com", "eve", Role::Member).await;
     accept(&other, "eve").await.unwrap();
     store.create_api_key(other.clone(), key("eve's", "eve-key"), entry()).await.unwrap();
     assert!(store.token(hash("eve-key")).await.unwrap().is_some());
@@ -212,7 +215,7 @@ async fn an_invitation_is_for_one_verified_address(subject: &Subject) {
     assert!(store.organizations(ada).await.unwrap().is_empty());
 }
 
-fn key(name: &str, secret: &str) -> NewApiKey {
+pub(super) fn key(name: &str, secret: &str) -> NewApiKey {
     NewApiKey {
         id: ApiKeyId::generate(),
         name: name.to_owned(),
@@ -220,11 +223,13 @@ fn key(name: &str, secret: &str) -> NewApiKey {
         hash: hash(secret),
         scopes: Vec::new(),
         expires_at: None,
+        made_by: None,
     }
 }
 
 async fn keys_are_good_until_they_end(subject: &Subject) {
     let (store, ours, colleague) = (&subject.store, &subject.ours, &subject.colleague);
+    let revoke = async |by: &TenantContext, id| store.revoke_api_key(by.clone(), id, MadeByKey::Ends, entry()).await;
     let scoped = NewApiKey { scopes: vec![KeyScope::Read], expires_at: Some(later()), ..key("ci", "one") };
     store.create_api_key(colleague.clone(), scoped.clone(), entry()).await.unwrap();
     store.create_api_key(colleague.clone(), key("ci", "two"), entry()).await.unwrap();
@@ -253,12 +258,12 @@ async fn keys_are_good_until_they_end(subject: &Subject) {
     assert!(used.iter().any(|key| key.id == scoped.id && key.last_used_at.is_some()));
     let mine =
         store.api_keys(ours.clone()).await.unwrap().into_iter().find(|key| key.user == ours.user && key.name == "ci");
-    assert_eq!(word(store.revoke_api_key(colleague.clone(), mine.unwrap().id, entry()).await), "not_found");
-    assert_eq!(word(store.revoke_api_key(subject.theirs.clone(), scoped.id, entry()).await), "not_found");
+    assert_eq!(word(revoke(colleague, mine.unwrap().id).await), "not_found");
+    assert_eq!(word(revoke(&subject.theirs, scoped.id).await), "not_found");
     assert!(holder("one").await.is_some());
-    store.revoke_api_key(ours.clone(), scoped.id, entry()).await.unwrap();
+    revoke(ours, scoped.id).await.unwrap();
     assert!(holder("one").await.is_none() && holder("two").await.is_some());
-    assert_eq!(word(store.revoke_api_key(ours.clone(), scoped.id, entry()).await), "not_found");
+    assert_eq!(word(revoke(ours, scoped.id).await), "not_found");
     // There is room for the next one, and one that is over is good for nothing.
     let over = NewApiKey { expires_at: Some(NOW - Duration::DAY), ..key("ci", "over") };
     store.create_api_key(colleague.clone(), over, entry()).await.unwrap();
@@ -267,10 +272,109 @@ async fn keys_are_good_until_they_end(subject: &Subject) {
     assert!(holder("next").await.is_some());
 }
 
+async fn founding_needs_a_right(subject: &Subject) {
+    let store = &subject.store;
+    let found = async |who: &TenantContext, by| {
+        let org = OrgId::generate();
+        let made = store.create_organization(who.clone(), org, "founded".to_owned(), by, entry()).await;
+        made.map(|()| org)
+    };
+    let (fay, unverified) =
+        (subject.newcomer("fay@example.com", true).await, subject.newcomer("fay@example.org", false).await);
+    // Whoever owns none, where signing up is not open; and whoever is in one, where it is.
+    for who in [&fay, &unverified, &subject.colleague] {
+        assert_eq!(word(found(who, Founding::Owner).await), "forbidden");
+    }
+    assert_eq!(word(found(&unverified, Founding::SignUp).await), "address_not_confirmed");
+    let org = found(&fay, Founding::SignUp).await.unwrap();
+    let fay = TenantContext { org, ..fay };
+    let roles: Vec<_> =
+        store.organizations(fay.clone()).await.unwrap().iter().map(|(of, role)| (of.id, *role)).collect();
+    assert_eq!(roles, [(org, Role::Owner)]);
+    assert_eq!(word(found(&fay, Founding::SignUp).await), "forbidden");
+    found(&fay, Founding::Owner).await.unwrap();
+    found(&unverified, Founding::Operator).await.unwrap();
+    // Nobody who never logged in.
+    let nobody = TenantContext { user: UserId::generate(), ..fay };
+    for by in [Founding::Owner, Founding::SignUp, Founding::Operator] {
+        let refused = found(&nobody, by).await;
+        assert!(matches!(refused, Err(StoreError::Unauthenticated)), "{refused:?}");
+    }
+}
+
+/// Keys that a key made and those that they made, codes, logins and enrolments; whatever else its user has stays.
+async fn what_a_key_made_ends_with_it(subject: &Subject) {
+    let (store, ours) = (&subject.store, &subject.ours);
+    let made_by = |name: &str, parent: Option<ApiKeyId>| NewApiKey { made_by: parent, ..key(name, name) };
+    let (first, second) = (made_by("root", None), made_by("beside", None));
+    let child = made_by("child", Some(first.id));
+    let grandchild = made_by("grandchild", Some(child.id));
+    for new in [&first, &second, &child, &grandchild] {
+        store.create_api_key(ours.clone(), new.clone(), entry()).await.unwrap();
+    }
+    let code = |secret: &str, parent: ApiKeyId| crate::store::records::NewLoginCode {
+        made_by: Some(parent),
+        ..super::code(secret, later())
+    };
+    let redeem = async |code: &str, cookie: &str| {
+        store.redeem_login_code(hash(code), hash(cookie), later(), entry()).await.unwrap()
+    };
+    let enrol = async |secret: &str, parent: ApiKeyId| {
+        let (hash, name, made_by) = (hash(secret), "worker".to_owned(), Some(parent));
+        let new = NewEnrolment { hash, name, expires_at: later(), made_by };
+        store.create_host_enrolment(ours.clone(), new, entry()).await
+    };
+    for (secret, parent) in [("code of root", first.id), ("code of child", child.id), ("code beside", second.id)] {
+        store.create_login_code(ours.clone(), code(secret, parent), entry()).await.unwrap();
+        enrol(&format!("host {secret}"), parent).await.unwrap();
+    }
+    for cookie in ["code of child", "code beside"] {
+        assert!(redeem(cookie, cookie).await.is_some());
+    }
+    let session = async |cookie: &str| store.browser_session(hash(cookie), NOW).await.unwrap();
+    assert_eq!(session("code of child").await.unwrap().made_by, Some(child.id));
+    let live = async |names: &[&str]| {
+        let mut live = Vec::new();
+        for name in names {
+            live.push(store.token(hash(name)).await.unwrap().is_some());
+        }
+        live
+    };
+    let all = ["root", "beside", "child", "grandchild"];
+    assert_eq!(live(&all).await, [true; 4]);
+    let listed = store.api_keys(ours.clone()).await.unwrap();
+    let parent = |id| listed.iter().find(|key| key.id == id).unwrap().made_by;
+    assert_eq!((parent(grandchild.id), parent(first.id)), (Some(child.id), None));
+
+    // One that another takes the place of, and then the one that made all of it.
+    store.revoke_api_key(ours.clone(), child.id, MadeByKey::Stays, entry()).await.unwrap();
+    assert_eq!(live(&all).await, [true, true, false, true]);
+    assert!(session("code of child").await.is_some());
+    store.revoke_api_key(ours.clone(), first.id, MadeByKey::Ends, entry()).await.unwrap();
+    assert_eq!(live(&all).await, [false, true, false, false]);
+    assert!(session("code of child").await.is_none() && session("code beside").await.is_some());
+    assert!(redeem("code of root", "no").await.is_none());
+    let at = OffsetDateTime::now_utc();
+    for (secret, is_good) in [("host code of root", false), ("host code of child", false), ("host code beside", true)] {
+        let host =
+            store.redeem_host_enrolment(hash(secret), HostId::generate(), hash(&format!("{secret}'s")), at).await;
+        assert_eq!(host.unwrap().is_some(), is_good, "{secret}");
+    }
+    // Nothing is made with one that ended, nor with a key that is somebody else's.
+    for (who, parent) in [(ours, first.id), (ours, grandchild.id), (&subject.colleague, second.id)] {
+        let late = made_by("late", Some(parent));
+        let refused = store.create_api_key(who.clone(), late, entry()).await;
+        assert!(matches!(refused, Err(StoreError::Unauthenticated)), "{refused:?}");
+        let refused = store.create_login_code(who.clone(), code("late", parent), entry()).await;
+        assert!(matches!(refused, Err(StoreError::Unauthenticated)), "{refused:?}");
+    }
+    assert!(matches!(enrol("late", first.id).await, Err(StoreError::Unauthenticated)));
+}
+
 async fn a_machine_becomes_a_host_once(subject: &Subject) {
     let (store, ours) = (&subject.store, &subject.ours);
     let enrol = async |tenant: &TenantContext, secret: &str, expires_at| {
-        let new = NewEnrolment { hash: hash(secret), name: "worker".to_owned(), expires_at };
+        let new = NewEnrolment { hash: hash(secret), name: "worker".to_owned(), expires_at, made_by: None };
         store.create_host_enrolment(tenant.clone(), new, entry()).await
     };
     let redeem = async |secret: &str, host, credential: &str| {

@@ -14,14 +14,24 @@ use super::egress::{self, EgressOfSession};
 use super::filter::{Filter, Query};
 use super::rows::{self, HostRow, ReplayRow, SESSION_COLUMNS, SessionRow};
 use crate::store::StoreError;
-use crate::store::records::{CallerToken, EgressFilter, IdempotencyKey, SessionFilter};
+use crate::store::records::{CallerToken, EgressFilter, IdempotencyKey, NewLoginCode, SessionFilter};
 
 /// Requests that carry a caller's token and never the key of the service role.
 #[derive(Debug)]
 pub(super) struct AsCaller<'a> {
     client: &'a Client,
     token: CallerToken,
+    from: TokenFrom,
     org: OrgId,
+}
+
+/// Whose word a caller's token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenFrom {
+    /// The caller's.
+    Caller,
+    /// Ours.
+    Us,
 }
 
 /// What `create_session` gives.
@@ -33,8 +43,8 @@ pub(super) enum CreatedRow {
 }
 
 impl<'a> AsCaller<'a> {
-    pub(super) fn new(client: &'a Client, token: CallerToken, org: OrgId) -> Self {
-        Self { client, token, org }
+    pub(super) fn new(client: &'a Client, token: CallerToken, from: TokenFrom, org: OrgId) -> Self {
+        Self { client, token, from, org }
     }
 
     /// In which organisation.
@@ -43,7 +53,10 @@ impl<'a> AsCaller<'a> {
     }
 
     fn name(&self) -> Name<'_> {
-        Name::Caller(&self.token)
+        match self.from {
+            TokenFrom::Caller => Name::Caller(&self.token),
+            TokenFrom::Us => Name::SpokenFor(&self.token),
+        }
     }
 
     pub(super) async fn call<T: serde::de::DeserializeOwned>(
@@ -172,15 +185,12 @@ impl<'a> AsCaller<'a> {
         self.client.rows(self.name(), &page.clone().only(&Filter::eq("org_id", &self.org))).await
     }
 
-    pub(super) async fn create_login_code(
-        &self,
-        hash: &str,
-        expires_at: OffsetDateTime,
-        audit: Value,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn create_login_code(&self, new: &NewLoginCode, audit: Value) -> Result<(), StoreError> {
         const CREATE: Function = Function::once("create_login_code");
-        let arguments =
-            json!({ "p_org": self.org, "p_hash": hash, "p_expires_at": rows::time(expires_at), "p_audit": audit });
+        let arguments = json!({
+            "p_org": self.org, "p_hash": new.hash, "p_expires_at": rows::time(new.expires_at), "p_audit": audit,
+            "p_made_by": new.made_by,
+        });
         self.call(CREATE, arguments).await
     }
 

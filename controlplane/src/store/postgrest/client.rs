@@ -52,7 +52,10 @@ pub trait Project: Send + Sync + std::fmt::Debug {
 /// In whose name a request is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Name<'a> {
+    /// With the token that they brought.
     Caller(&'a CallerToken),
+    /// With one that was made for them.
+    SpokenFor(&'a CallerToken),
     Service,
 }
 
@@ -60,6 +63,7 @@ impl Name<'_> {
     fn party(self) -> Party {
         match self {
             Self::Caller(_) => Party::Caller,
+            Self::SpokenFor(_) => Party::SpokenFor,
             Self::Service => Party::Service,
         }
     }
@@ -250,7 +254,7 @@ impl Client {
 
     async fn once(&self, name: Name<'_>, request: &Request, proof: Option<&HeaderValue>) -> Result<Vec<u8>, Failure> {
         let mut headers = match name {
-            Name::Caller(token) => self.project.caller_headers(token),
+            Name::Caller(token) | Name::SpokenFor(token) => self.project.caller_headers(token),
             Name::Service => self.project.service_headers(),
         };
         let profile = if request.body.is_some() { CONTENT_PROFILE } else { ACCEPT_PROFILE };

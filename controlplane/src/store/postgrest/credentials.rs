@@ -1,11 +1,13 @@
 //! Tables `api_keys`, `host_credentials`, `logins` and `login_codes`. Only hashes of secrets come here.
 
+use agentapi_shared::{OrgId, UserId};
 use time::OffsetDateTime;
 
 use super::Postgrest;
-use super::jobs::{HolderRow, UserRow};
+use super::jobs::{HolderRow, LoginHolderRow, UserRow};
 use crate::store::records::{
-    AuditEntry, BrowserSession, Holder, KeyFacts, Sight, TenantContext, TokenHolder, UserHolder,
+    AuditEntry, BrowserSession, Holder, KeyFacts, LoginHolder, NewLoginCode, NewcomerHolder, Sight, TenantContext,
+    TokenHolder, UserHolder,
 };
 use crate::store::{Answer, CredentialStore, Scope};
 
@@ -19,6 +21,15 @@ impl From<UserRow> for UserHolder {
             role: row.role,
             key: row.key_id.map(|id| KeyFacts { id, scopes: row.scopes, expires_at: row.key_expires_at }),
             token: None,
+        }
+    }
+}
+
+impl From<LoginHolderRow> for LoginHolder {
+    fn from(row: LoginHolderRow) -> Self {
+        match row {
+            LoginHolderRow::User(user) => Self::Member(user.into()),
+            LoginHolderRow::Newcomer { user_id, name } => Self::Newcomer(NewcomerHolder { user: user_id, name }),
         }
     }
 }
@@ -50,16 +61,14 @@ impl CredentialStore for Postgrest {
         })
     }
 
-    fn create_login_code(
-        &self,
-        tenant: TenantContext,
-        hash: String,
-        expires_at: OffsetDateTime,
-        audit: AuditEntry,
-    ) -> Answer<'_, ()> {
+    fn member(&self, org: OrgId, user: UserId) -> Answer<'_, Option<UserHolder>> {
+        Box::pin(async move { Ok(self.as_service().member(org, user).await?.map(UserHolder::from)) })
+    }
+
+    fn create_login_code(&self, tenant: TenantContext, new: NewLoginCode, audit: AuditEntry) -> Answer<'_, ()> {
         Box::pin(async move {
             let audit = audit.argument(tenant.org, &Scope::Tenant(tenant.clone()));
-            self.as_caller(&tenant)?.create_login_code(&hash, expires_at, audit).await
+            self.as_caller(&tenant)?.create_login_code(&new, audit).await
         })
     }
 
@@ -80,7 +89,11 @@ impl CredentialStore for Postgrest {
     fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<BrowserSession>> {
         Box::pin(async move {
             let found = self.as_service().browser_session(&hash, now).await?;
-            Ok(found.map(|row| BrowserSession { holder: row.user.into(), expires_at: row.expires_at }))
+            Ok(found.map(|row| BrowserSession {
+                holder: row.holder.into(),
+                expires_at: row.expires_at,
+                made_by: row.made_by_key,
+            }))
         })
     }
 

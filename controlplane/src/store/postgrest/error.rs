@@ -3,12 +3,16 @@
 
 use serde::Deserialize;
 
+use super::tokens::NoToken;
 use crate::store::StoreError;
 
 /// In whose name a request was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Party {
+    /// With a token of their own.
     Caller,
+    /// A caller for whom we made the token.
+    SpokenFor,
     Service,
 }
 
@@ -28,7 +32,7 @@ pub(super) enum Failure {
     #[error("a request could not be written")]
     Unwritable(#[source] serde_json::Error),
     #[error("there is no token for the caller")]
-    NoToken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    NoToken(#[source] NoToken),
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
@@ -105,7 +109,11 @@ impl Failure {
 
     /// As callers of the store know it.
     pub(super) fn into_store_error(self, party: Party) -> StoreError {
-        let Self::Refused(refusal) = &self else { return StoreError::Unavailable(Box::new(self)) };
+        let refusal = match &self {
+            Self::NoToken(NoToken::Never) => return StoreError::NoCallerToken,
+            Self::Refused(refusal) => refusal,
+            _ => return StoreError::Unavailable(Box::new(self)),
+        };
         let word = refusal.message.clone();
         match (refusal.code.as_str(), party) {
             ("PT404" | "PGRST116", _) => StoreError::NotFound,
@@ -113,9 +121,13 @@ impl Failure {
             ("PT409", _) => StoreError::Refused(word),
             ("PT429", _) => StoreError::Quota(word),
             // Words of ours alone: what else the database says may name rows of others.
-            ("23505", Party::Caller) => StoreError::Refused("exists".to_owned()),
-            ("PT401" | "PGRST301" | "PGRST302" | "PGRST303", Party::Caller) => StoreError::Unauthenticated,
-            ("PT403" | "42501", Party::Caller) if !refusal.is_of_proof() => StoreError::Forbidden,
+            ("23505", Party::Caller | Party::SpokenFor) => StoreError::Refused("exists".to_owned()),
+            ("PT401", Party::Caller | Party::SpokenFor) => StoreError::Unauthenticated,
+            ("PGRST301" | "PGRST302" | "PGRST303", Party::Caller) => StoreError::Unauthenticated,
+            // The project does not take us as an issuer, or has another secret: no fault of the caller.
+            ("PGRST301" | "PGRST302" | "PGRST303", Party::SpokenFor) => StoreError::NoCallerToken,
+            ("PT403", Party::Caller | Party::SpokenFor) if word == "address_not_confirmed" => StoreError::Refused(word),
+            ("PT403" | "42501", Party::Caller | Party::SpokenFor) if !refusal.is_of_proof() => StoreError::Forbidden,
             _ => StoreError::Unavailable(Box::new(self)),
         }
     }
@@ -134,7 +146,7 @@ mod tests {
     fn codes_decide_and_not_statuses() {
         let of = |code, message, party| refused(400, code, message).into_store_error(party);
         use StoreError as E;
-        for party in [Party::Caller, Party::Service] {
+        for party in [Party::Caller, Party::SpokenFor, Party::Service] {
             assert!(matches!(of("PT404", "not_found", party), E::NotFound));
             assert!(matches!(of("PT409", "stale", party), E::Stale));
             assert!(matches!(of("PT409", "last_owner", party), E::Refused(word) if word == "last_owner"));
@@ -144,9 +156,15 @@ mod tests {
         }
         assert!(matches!(of("PT403", "forbidden", Party::Caller), E::Forbidden));
         assert!(matches!(of("42501", "permission denied", Party::Caller), E::Forbidden));
+        let unshown = of("PT403", "address_not_confirmed", Party::Caller);
+        assert!(matches!(unshown, E::Refused(word) if word == "address_not_confirmed"));
+        let mute = Failure::NoToken(NoToken::Never).into_store_error(Party::Caller);
+        assert!(matches!(mute, E::NoCallerToken));
         assert!(matches!(of("42501", "permission denied", Party::Service), E::Unavailable(_)));
         assert!(matches!(of("PGRST301", "JWSError", Party::Caller), E::Unauthenticated));
-        // A key that the project does not take is no caller's fault.
+        // A key that the project does not take is no caller's fault, nor is a token of ours.
+        assert!(matches!(of("PGRST301", "JWSError", Party::SpokenFor), E::NoCallerToken));
+        assert!(matches!(of("PT401", "no_caller", Party::SpokenFor), E::Unauthenticated));
         assert!(matches!(of("PGRST301", "JWSError", Party::Service), E::Unavailable(_)));
         let other = of("23505", "Key (slug)=(secret) already exists", Party::Caller);
         assert!(matches!(other, E::Refused(word) if word == "exists"));

@@ -54,13 +54,22 @@ pub(super) struct UserRow {
     pub(super) key_expires_at: Option<OffsetDateTime>,
 }
 
+/// Whose a login is.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum LoginHolderRow {
+    User(UserRow),
+    Newcomer { user_id: UserId, name: String },
+}
+
 /// A login of a browser.
 #[derive(Debug, Deserialize)]
 pub(super) struct LoginRow {
     #[serde(flatten)]
-    pub(super) user: UserRow,
+    pub(super) holder: LoginHolderRow,
     #[serde(with = "time::serde::rfc3339")]
     pub(super) expires_at: OffsetDateTime,
+    pub(super) made_by_key: Option<ApiKeyId>,
 }
 
 #[derive(Deserialize)]
@@ -268,6 +277,11 @@ impl<'a> AsService<'a> {
     pub(super) async fn token(&self, hash: &str) -> Result<Option<HolderRow>, StoreError> {
         const TOKEN: Function = Function::same("job_token");
         self.call(TOKEN, json!({ "p_hash": hash })).await
+    }
+
+    pub(super) async fn member(&self, org: OrgId, user: UserId) -> Result<Option<UserRow>, StoreError> {
+        const MEMBER: Function = Function::same("job_member");
+        self.call(MEMBER, json!({ "p_org": org, "p_user": user })).await
     }
 
     pub(super) async fn redeem_login_code(

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use super::Postgrest;
 use crate::capability::Role;
 use crate::store::records::{
-    ApiKeyRecord, AuditEntry, Expiry, Identity, InvitationRecord, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
-    OrganizationChange, OrganizationRecord, TenantContext,
+    ApiKeyRecord, AuditEntry, Expiry, Founding, Identity, InvitationRecord, MadeByKey, MemberRecord, NewApiKey,
+    NewEnrolment, NewInvitation, OrganizationChange, OrganizationRecord, TenantContext,
 };
 use crate::store::{Answer, ApiKeyStore, EnrolmentStore, MemberStore, OrganizationStore, Scope};
 use agentapi_shared::audit::PLATFORM;
@@ -27,11 +27,12 @@ impl OrganizationStore for Postgrest {
         tenant: TenantContext,
         org: OrgId,
         name: String,
+        by: Founding,
         audit: AuditEntry,
     ) -> Answer<'_, ()> {
         Box::pin(async move {
             let audit = audit.argument(org, &Scope::Tenant(tenant.clone()));
-            self.as_caller(&tenant)?.create_organization(org, &name, audit).await
+            self.as_caller(&tenant)?.create_organization(org, &name, by, audit).await
         })
     }
 
@@ -108,8 +109,14 @@ impl ApiKeyStore for Postgrest {
         Box::pin(async move { self.as_caller(&tenant)?.create_api_key(&new, record(&tenant, &audit)).await })
     }
 
-    fn revoke_api_key(&self, tenant: TenantContext, id: ApiKeyId, audit: AuditEntry) -> Answer<'_, ()> {
-        Box::pin(async move { self.as_caller(&tenant)?.revoke_api_key(id, record(&tenant, &audit)).await })
+    fn revoke_api_key(
+        &self,
+        tenant: TenantContext,
+        id: ApiKeyId,
+        made: MadeByKey,
+        audit: AuditEntry,
+    ) -> Answer<'_, ()> {
+        Box::pin(async move { self.as_caller(&tenant)?.revoke_api_key(id, made, record(&tenant, &audit)).await })
     }
 }
 

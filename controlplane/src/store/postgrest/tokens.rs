@@ -12,10 +12,21 @@ use serde_json::{Value, json};
 
 use crate::store::records::{CallerToken, TenantContext};
 
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum NoToken {
+    /// None can be made for anybody, as things are configured.
+    #[error("there is nothing to make tokens with")]
+    Never,
+    /// This one could not be made now.
+    #[error("a token could not be made")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
 /// Makes tokens in whose name the database decides.
 pub trait TokenSource: Send + Sync + std::fmt::Debug {
     /// A token of this user, good for long enough to be used at once.
-    fn token(&self, tenant: &TenantContext) -> Result<CallerToken, Box<dyn std::error::Error + Send + Sync>>;
+    fn token(&self, tenant: &TenantContext) -> Result<CallerToken, NoToken>;
 }
 
 /// How long a token is good.
@@ -55,14 +66,14 @@ impl SharedSecret {
 }
 
 impl TokenSource for SharedSecret {
-    fn token(&self, tenant: &TenantContext) -> Result<CallerToken, Box<dyn std::error::Error + Send + Sync>> {
+    fn token(&self, tenant: &TenantContext) -> Result<CallerToken, NoToken> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((token, since)) = made.get(&tenant.user)
             && since.elapsed() < USED
         {
             return Ok(token.clone());
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| NoToken::Failed(error.into()))?;
         let claims = json!({
             "sub": tenant.user, "role": "authenticated", "aud": "authenticated", "iat": now.as_secs(),
             "exp": (now + GOOD).as_secs(),

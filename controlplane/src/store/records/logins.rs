@@ -1,9 +1,49 @@
 //! Logins of browsers with an issuer behind them, as the store keeps them.
 
-use agentapi_shared::{OrgId, UserId};
+use agentapi_shared::{ApiKeyId, OrgId, UserId};
 use time::OffsetDateTime;
 
-use super::{AuditEntry, TenantContext};
+use super::{AuditEntry, TenantContext, UserHolder};
+
+/// Whose a login is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoginHolder {
+    /// Somebody in an organisation.
+    Member(UserHolder),
+    /// Somebody in none.
+    Newcomer(NewcomerHolder),
+}
+
+impl LoginHolder {
+    /// The member, if it is one.
+    #[must_use]
+    pub fn member(self) -> Option<UserHolder> {
+        match self {
+            Self::Member(holder) => Some(holder),
+            Self::Newcomer(_) => None,
+        }
+    }
+}
+
+/// A person who proved who they are and is in no organisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewcomerHolder {
+    /// Who.
+    pub user: UserId,
+    /// Their name.
+    pub name: String,
+}
+
+/// A code for one login, to be made. Of the code there is a hash only.
+#[derive(Debug, Clone)]
+pub struct NewLoginCode {
+    /// Of the code.
+    pub hash: String,
+    /// Until when.
+    pub expires_at: OffsetDateTime,
+    /// The API key that it is made with, and that the login ends with.
+    pub made_by: Option<ApiKeyId>,
+}
 
 /// A secret that is kept and used again, encrypted with a key that the store does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +59,7 @@ pub struct Sealed {
 pub struct NewLogin {
     /// Who.
     pub user: UserId,
-    /// Where; none: in the first organisation that they came to.
+    /// Where; none: in the first organisation that they came to, or in none if there is none.
     pub org: Option<OrgId>,
     /// The hash of its cookie.
     pub cookie: String,

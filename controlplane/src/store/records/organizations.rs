@@ -34,6 +34,38 @@ pub struct OrganizationChange {
     pub settings: Option<OrganizationSettings>,
 }
 
+/// By what right somebody makes an organisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Founding {
+    /// They own one already.
+    Owner,
+    /// Whoever is in none may sign up, with an address that was shown to be theirs.
+    SignUp,
+    /// The platform's operator wants it.
+    Operator,
+}
+
+impl Founding {
+    /// The word of it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::SignUp => "sign_up",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// What becomes of what was made with an API key that is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MadeByKey {
+    /// It ends too: keys that were made with it and with those, logins, codes and enrolments.
+    Ends,
+    /// It goes on: another key takes the place of this one.
+    Stays,
+}
+
 /// A person or a program, as whoever vouches for them knows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -119,6 +151,8 @@ pub struct NewApiKey {
     pub scopes: Vec<KeyScope>,
     /// Until when.
     pub expires_at: Option<OffsetDateTime>,
+    /// The API key that it is made with, and ends with.
+    pub made_by: Option<ApiKeyId>,
 }
 
 /// An API key.
@@ -142,6 +176,8 @@ pub struct ApiKeyRecord {
     pub revoked_at: Option<OffsetDateTime>,
     /// When it was last used, to the minute.
     pub last_used_at: Option<OffsetDateTime>,
+    /// The API key that it was made with, and ends with.
+    pub made_by: Option<ApiKeyId>,
 }
 
 /// What is known of the key that a request came with.
@@ -164,6 +200,8 @@ pub struct NewEnrolment {
     pub name: String,
     /// Until when.
     pub expires_at: OffsetDateTime,
+    /// The API key that it is made with, and ends with.
+    pub made_by: Option<ApiKeyId>,
 }
 
 /// A viewer that attaches.

@@ -7,9 +7,10 @@ use time::{Duration, OffsetDateTime};
 
 use agentapi_shared::ApiKeyId;
 
-use super::{Sqlite, audit, enrolments, rows};
+use super::{Sqlite, api_keys, audit, enrolments, rows};
 use crate::store::records::{
-    AuditEntry, BrowserSession, Holder, KeyFacts, LOCAL_ADMIN, Sight, TenantContext, TokenHolder, UserHolder,
+    AuditEntry, BrowserSession, Holder, KeyFacts, LOCAL_ADMIN, LoginHolder, NewLoginCode, NewcomerHolder, Sight,
+    TenantContext, TokenHolder, UserHolder,
 };
 use crate::store::{Answer, CredentialStore, Scope, StoreError};
 
@@ -25,14 +26,12 @@ impl CredentialStore for Sqlite {
         self.call(move |tx| token(tx, &hash))
     }
 
-    fn create_login_code(
-        &self,
-        tenant: TenantContext,
-        hash: String,
-        expires_at: OffsetDateTime,
-        audit: AuditEntry,
-    ) -> Answer<'_, ()> {
-        self.call(move |tx| create_login_code(tx, &tenant, &hash, expires_at, &audit))
+    fn member(&self, org: OrgId, user: UserId) -> Answer<'_, Option<UserHolder>> {
+        self.call(move |tx| member(tx, user, Some(org)))
+    }
+
+    fn create_login_code(&self, tenant: TenantContext, new: NewLoginCode, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| create_login_code(tx, &tenant, &new, &audit))
     }
 
     fn redeem_login_code(
@@ -130,16 +129,23 @@ const JOINS: &str =
 pub(super) fn create_login_code(
     tx: &Transaction<'_>,
     tenant: &TenantContext,
-    hash: &str,
-    expires_at: OffsetDateTime,
+    new: &NewLoginCode,
     audit: &AuditEntry,
 ) -> Result<(), StoreError> {
     let now = time_text(audit.at);
+    api_keys::require_live(tx, tenant, new.made_by)?;
     tx.execute("DELETE FROM login_codes WHERE expires_at <= ?1", [&now])?;
     tx.execute("DELETE FROM browser_sessions WHERE expires_at <= ?1", [&now])?;
     tx.execute(
-        "INSERT INTO login_codes (hash, org_id, created_by, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![hash, tenant.org.to_string(), tenant.user.to_string(), now, time_text(expires_at)],
+        "INSERT INTO login_codes (hash, org_id, created_by, created_at, expires_at, made_by_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            new.hash,
+            tenant.org.to_string(),
+            tenant.user.to_string(),
+            now,
+            time_text(new.expires_at),
+            new.made_by.map(|key| key.to_string()),
+        ],
     )?;
     audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)
 }
@@ -153,22 +159,22 @@ pub(super) fn redeem_login_code(
     audit: &AuditEntry,
 ) -> Result<Option<UserHolder>, StoreError> {
     let now = time_text(audit.at);
-    let holder = tx
+    let found = tx
         .query_row(
             &format!(
-                "SELECT {HOLDER} FROM login_codes AS c
+                "SELECT {HOLDER}, c.made_by_key FROM login_codes AS c
                  JOIN memberships AS m ON m.org_id = c.org_id AND m.user_id = c.created_by {JOINS}
                  WHERE c.hash = ?1 AND c.expires_at > ?2"
             ),
             [code_hash, &now],
-            read_user,
+            |row| Ok((read_user(row)?, row.get::<_, Option<String>>("made_by_key")?)),
         )
         .optional()?;
-    let Some(holder) = holder else { return Ok(None) };
+    let Some((holder, key)) = found else { return Ok(None) };
     tx.execute("DELETE FROM login_codes WHERE hash = ?1", [code_hash])?;
     tx.execute(
-        "INSERT INTO browser_sessions (hash, org_id, created_by, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![cookie_hash, holder.org.to_string(), holder.user.to_string(), now, time_text(expires_at)],
+        "INSERT INTO browser_sessions (hash, org_id, created_by, created_at, expires_at, made_by_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![cookie_hash, holder.org.to_string(), holder.user.to_string(), now, time_text(expires_at), key],
     )?;
     let scope = Scope::Tenant(TenantContext { org: holder.org, user: holder.user, role: holder.role, token: None });
     audit::insert(tx, &scope, holder.org, audit)?;
@@ -181,17 +187,34 @@ pub(super) fn browser_session(
     hash: &str,
     now: OffsetDateTime,
 ) -> Result<Option<BrowserSession>, StoreError> {
-    let found = tx
+    let now = time_text(now);
+    let read = |row: &Row<'_>, holder| {
+        Ok(BrowserSession {
+            holder,
+            expires_at: rows::time(row, "expires_at")?,
+            made_by: rows::id_option(row, "made_by_key")?,
+        })
+    };
+    let of_member = tx
         .prepare_cached(&format!(
-            "SELECT {HOLDER}, b.expires_at FROM browser_sessions AS b
+            "SELECT {HOLDER}, b.expires_at, b.made_by_key FROM browser_sessions AS b
              JOIN memberships AS m ON m.org_id = b.org_id AND m.user_id = b.created_by {JOINS}
              WHERE b.hash = ?1 AND b.expires_at > ?2"
         ))?
-        .query_row([hash, &time_text(now)], |row| {
-            Ok(BrowserSession { holder: read_user(row)?, expires_at: rows::time(row, "expires_at")? })
-        })
+        .query_row([hash, &now], |row| read(row, LoginHolder::Member(read_user(row)?)))
         .optional()?;
-    Ok(found)
+    if of_member.is_some() {
+        return Ok(of_member);
+    }
+    let of_newcomer = tx
+        .prepare_cached(
+            "SELECT u.id AS user_id, COALESCE(u.name, u.email, '') AS name, b.expires_at, b.made_by_key FROM browser_sessions AS b
+             JOIN users AS u ON u.id = b.created_by AND u.disabled_at IS NULL
+             WHERE b.hash = ?1 AND b.org_id IS NULL AND b.expires_at > ?2",
+        )?
+        .query_row([hash, &now], |row| read(row, LoginHolder::Newcomer(read_newcomer(row)?)))
+        .optional()?;
+    Ok(of_newcomer)
 }
 
 /// Records a login that was never seen. Those that were not shown for long go with the next new one.
@@ -237,6 +260,17 @@ pub(super) fn member(tx: &Transaction<'_>, user: UserId, org: Option<OrgId>) -> 
         )
         .optional()?;
     Ok(found)
+}
+
+/// Somebody who is not shut out, and in no organisation as far as this is asked; none if there is no such user.
+pub(super) fn newcomer(tx: &Transaction<'_>, user: UserId) -> Result<Option<NewcomerHolder>, StoreError> {
+    let sql =
+        "SELECT id AS user_id, COALESCE(name, email, '') AS name FROM users WHERE id = ?1 AND disabled_at IS NULL";
+    Ok(tx.query_row(sql, [user.to_string()], read_newcomer).optional()?)
+}
+
+fn read_newcomer(row: &Row<'_>) -> rusqlite::Result<NewcomerHolder> {
+    Ok(NewcomerHolder { user: rows::id(row, "user_id")?, name: row.get("name")? })
 }
 
 fn read_user(row: &Row<'_>) -> rusqlite::Result<UserHolder> {

@@ -7,7 +7,7 @@ use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
 use super::organizations::{record, require, role_of};
-use super::{Sqlite, audit, rows};
+use super::{Sqlite, api_keys, audit, rows};
 use crate::capability::Capability;
 use crate::store::records::{AuditEntry, DEFAULT_ORG, NewEnrolment, TenantContext};
 use crate::store::{Answer, EnrolmentStore, Scope, StoreError};
@@ -50,10 +50,11 @@ fn create(
     audit: &AuditEntry,
 ) -> Result<(), StoreError> {
     require(tx, tenant, Capability::HostManage)?;
+    api_keys::require_live(tx, tenant, new.made_by)?;
     let at = time_text(audit.at);
     tx.execute("DELETE FROM host_enrolments WHERE expires_at <= ?1", [&at])?;
     tx.execute(
-        "INSERT INTO host_enrolments (hash, org_id, created_by, created_at, name, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO host_enrolments (hash, org_id, created_by, created_at, name, expires_at, made_by_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
             new.hash,
             tenant.org.to_string(),
@@ -61,6 +62,7 @@ fn create(
             at,
             new.name,
             time_text(new.expires_at),
+            new.made_by.map(|key| key.to_string()),
         ],
     )?;
     record(tx, tenant, tenant.org, audit)

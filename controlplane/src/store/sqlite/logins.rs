@@ -1,16 +1,23 @@
 //! Logins with an issuer behind them: `browser_sessions`, and `login_refreshes`, where everything was encrypted before it came here.
 
+use agentapi_shared::UserId;
+use agentapi_shared::audit::PLATFORM;
 use agentapi_shared::audit::entry::time_text;
 use rusqlite::{OptionalExtension, Transaction, params};
 use time::OffsetDateTime;
 
 use super::{Sqlite, audit, credentials};
-use crate::store::records::{NewLogin, RefreshTaken, Sealed, TenantContext, UserHolder};
+use crate::capability::Role;
+use crate::store::records::{AuditEntry, LoginHolder, NewLogin, RefreshTaken, Sealed, TenantContext};
 use crate::store::{Answer, LoginStore, Scope, StoreError};
 
 impl LoginStore for Sqlite {
-    fn begin_login(&self, login: NewLogin) -> Answer<'_, Option<UserHolder>> {
+    fn begin_login(&self, login: NewLogin) -> Answer<'_, Option<LoginHolder>> {
         self.call(move |tx| begin(tx, &login))
+    }
+
+    fn end_newcomer_login(&self, user: UserId, login: String, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| end_newcomer(tx, user, &login, &audit))
     }
 
     fn take_refresh(&self, login: String, now: OffsetDateTime, until: OffsetDateTime) -> Answer<'_, RefreshTaken> {
@@ -22,23 +29,47 @@ impl LoginStore for Sqlite {
     }
 }
 
-/// Makes a login, in the organisation that is named or the first that the user came to.
-fn begin(tx: &Transaction<'_>, login: &NewLogin) -> Result<Option<UserHolder>, StoreError> {
-    let Some(holder) = credentials::member(tx, login.user, login.org)? else { return Ok(None) };
-    let (org, user, at) = (holder.org.to_string(), holder.user.to_string(), time_text(login.audit.at));
+/// In whose name a newcomer's records are written, in the platform's chain.
+fn newcomer_scope(user: UserId) -> Scope {
+    Scope::Tenant(TenantContext { org: PLATFORM, user, role: Role::Viewer, token: None })
+}
+
+/// Makes a login, in the organisation that is named or the first that the user came to; else in none, unless one is named.
+fn begin(tx: &Transaction<'_>, login: &NewLogin) -> Result<Option<LoginHolder>, StoreError> {
+    let (holder, scope, org) = match (credentials::member(tx, login.user, login.org)?, login.org) {
+        (Some(holder), _) => {
+            let (org, scope) = (holder.org, Scope::Tenant(holder.tenant()));
+            (LoginHolder::Member(holder), scope, Some(org))
+        }
+        (None, Some(_)) => return Ok(None),
+        (None, None) => {
+            let Some(newcomer) = credentials::newcomer(tx, login.user)? else { return Ok(None) };
+            let own = [login.user.to_string()];
+            tx.execute("DELETE FROM browser_sessions WHERE created_by = ?1 AND org_id IS NULL", own)?;
+            (LoginHolder::Newcomer(newcomer), newcomer_scope(login.user), None)
+        }
+    };
+    let (org_text, user, at) = (org.map(|org| org.to_string()), login.user.to_string(), time_text(login.audit.at));
     tx.execute(
         "INSERT INTO browser_sessions (hash, org_id, created_by, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![login.cookie, org, user, at, time_text(login.expires_at)],
+        params![login.cookie, org_text, user, at, time_text(login.expires_at)],
     )?;
     if let Some(refresh) = &login.refresh {
         tx.execute(
             "INSERT INTO login_refreshes (hash, org_id, created_by, created_at, key_id, ciphertext) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![login.cookie, org, user, at, refresh.key_id, refresh.ciphertext],
+            params![login.cookie, org_text, user, at, refresh.key_id, refresh.ciphertext],
         )?;
     }
-    let scope = Scope::Tenant(TenantContext { org: holder.org, user: holder.user, role: holder.role, token: None });
-    audit::insert(tx, &scope, holder.org, &login.audit)?;
+    audit::insert(tx, &scope, org.unwrap_or(PLATFORM), &login.audit)?;
     Ok(Some(holder))
+}
+
+fn end_newcomer(tx: &Transaction<'_>, user: UserId, login: &str, audit: &AuditEntry) -> Result<(), StoreError> {
+    let sql = "DELETE FROM browser_sessions WHERE hash = ?1 AND created_by = ?2 AND org_id IS NULL";
+    if tx.execute(sql, [login, &user.to_string()])? > 0 {
+        audit::insert(tx, &newcomer_scope(user), PLATFORM, audit)?;
+    }
+    Ok(())
 }
 
 /// Takes it, unless somebody has it.

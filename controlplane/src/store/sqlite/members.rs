@@ -4,7 +4,7 @@ use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{InvitationId, OrgId, UserId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::organizations::{record, require, role_of};
+use super::organizations::{bind_logins, record, require, require_address, role_of};
 use super::{Sqlite, rows};
 use crate::capability::{Capability, Role};
 use crate::store::records::{AuditEntry, InvitationRecord, MemberRecord, NewInvitation, TenantContext};
@@ -99,16 +99,21 @@ fn remove(tx: &Transaction<'_>, tenant: &TenantContext, user: UserId, audit: &Au
     }
     let (org, user, at) = (tenant.org.to_string(), user.to_string(), time_text(audit.at));
     tx.execute("DELETE FROM memberships WHERE org_id = ?1 AND user_id = ?2", [&org, &user])?;
-    // Whoever comes back one day comes without what they had.
-    tx.execute(
-        "UPDATE api_keys SET revoked_at = ?3 WHERE org_id = ?1 AND user_id = ?2 AND revoked_at IS NULL",
-        [&org, &user, &at],
-    )?;
-    tx.execute("DELETE FROM browser_sessions WHERE org_id = ?1 AND created_by = ?2", [&org, &user])?;
-    tx.execute("DELETE FROM login_codes WHERE org_id = ?1 AND created_by = ?2", [&org, &user])?;
-    tx.execute("DELETE FROM host_enrolments WHERE org_id = ?1 AND created_by = ?2", [&org, &user])?;
+    end_credentials(tx, &org, &user, &at)?;
     keep_an_owner(tx, tenant.org)?;
     record(tx, tenant, tenant.org, audit)
+}
+
+/// Ends what a user has in an organisation: whoever comes back one day comes without what they had.
+fn end_credentials(tx: &Transaction<'_>, org: &str, user: &str, at: &str) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE api_keys SET revoked_at = ?3 WHERE org_id = ?1 AND user_id = ?2 AND revoked_at IS NULL",
+        [org, user, at],
+    )?;
+    tx.execute("DELETE FROM browser_sessions WHERE org_id = ?1 AND created_by = ?2", [org, user])?;
+    tx.execute("DELETE FROM login_codes WHERE org_id = ?1 AND created_by = ?2", [org, user])?;
+    tx.execute("DELETE FROM host_enrolments WHERE org_id = ?1 AND created_by = ?2", [org, user])?;
+    Ok(())
 }
 
 fn invitations(tx: &Transaction<'_>, tenant: &TenantContext) -> Result<Vec<InvitationRecord>, StoreError> {
@@ -173,6 +178,7 @@ fn accept(
     audit: &AuditEntry,
 ) -> Result<(), StoreError> {
     let (at, user) = (time_text(audit.at), tenant.user.to_string());
+    require_address(tx, tenant.user)?;
     // Unknown, over, used and meant for somebody else look the same.
     let role: Role = tx
         .query_row(
@@ -192,6 +198,8 @@ fn accept(
         "INSERT INTO memberships (org_id, user_id, role, created_by, created_at) VALUES (?1, ?2, ?3, ?2, ?4)",
         params![org.to_string(), user, role.as_str(), at],
     )?;
+    end_credentials(tx, &org.to_string(), &user, &at)?;
+    bind_logins(tx, org, tenant.user)?;
     record(tx, tenant, org, audit)
 }
 

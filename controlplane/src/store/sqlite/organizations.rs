@@ -8,7 +8,9 @@ use time::OffsetDateTime;
 
 use super::{Sqlite, audit, expiry, rows};
 use crate::capability::{Capability, Role};
-use crate::store::records::{AuditEntry, Expiry, Identity, OrganizationChange, OrganizationRecord, TenantContext};
+use crate::store::records::{
+    AuditEntry, Expiry, Founding, Identity, OrganizationChange, OrganizationRecord, TenantContext,
+};
 use crate::store::{Answer, OrganizationStore, Scope, StoreError};
 
 impl OrganizationStore for Sqlite {
@@ -21,9 +23,10 @@ impl OrganizationStore for Sqlite {
         tenant: TenantContext,
         org: OrgId,
         name: String,
+        by: Founding,
         audit: AuditEntry,
     ) -> Answer<'_, ()> {
-        self.call(move |tx| create(tx, &tenant, org, &name, &audit))
+        self.call(move |tx| create(tx, &tenant, org, &name, by, &audit))
     }
 
     fn update_organization(
@@ -103,11 +106,23 @@ fn create(
     tenant: &TenantContext,
     org: OrgId,
     name: &str,
+    by: Founding,
     audit: &AuditEntry,
 ) -> Result<(), StoreError> {
     let known = "SELECT 1 FROM users WHERE id = ?1 AND disabled_at IS NULL";
     if tx.query_row(known, [tenant.user.to_string()], |_| Ok(())).optional()?.is_none() {
         return Err(StoreError::Unauthenticated);
+    }
+    let is_rightful = match by {
+        Founding::Owner => list(tx, tenant.user)?.iter().any(|(_, role)| role.has(Capability::OwnerGrant)),
+        Founding::SignUp => {
+            require_address(tx, tenant.user)?;
+            list(tx, tenant.user)?.is_empty()
+        }
+        Founding::Operator => true,
+    };
+    if !is_rightful {
+        return Err(StoreError::Forbidden);
     }
     let (id, user, at) = (org.to_string(), tenant.user.to_string(), time_text(audit.at));
     tx.execute(
@@ -118,7 +133,25 @@ fn create(
         "INSERT INTO memberships (org_id, user_id, role, created_by, created_at) VALUES (?1, ?2, 'owner', ?2, ?3)",
         params![id, user, at],
     )?;
+    bind_logins(tx, org, tenant.user)?;
     record(tx, tenant, org, audit)
+}
+
+/// A login of no organisation becomes one of the first that its user comes to: it ends with the membership, like others.
+pub(super) fn bind_logins(tx: &Transaction<'_>, org: OrgId, user: UserId) -> Result<(), StoreError> {
+    let sql = "UPDATE browser_sessions SET org_id = ?1 WHERE created_by = ?2 AND org_id IS NULL";
+    tx.execute(sql, [org.to_string(), user.to_string()])?;
+    Ok(())
+}
+
+/// Refuses somebody whose address was not shown to be theirs.
+pub(super) fn require_address(tx: &Transaction<'_>, user: UserId) -> Result<(), StoreError> {
+    let sql = "SELECT email IS NOT NULL AND email_verified = 1 FROM users WHERE id = ?1 AND disabled_at IS NULL";
+    match tx.query_row(sql, [user.to_string()], |row| row.get::<_, bool>(0)).optional()? {
+        Some(true) => Ok(()),
+        Some(false) => Err(StoreError::Refused("address_not_confirmed".to_owned())),
+        None => Err(StoreError::Unauthenticated),
+    }
 }
 
 fn update(

@@ -12,7 +12,9 @@ use agentapi_shared::{EventId, OrgId, SessionId, UserId};
 use super::*;
 use crate::capability::Role;
 use crate::store::contract::{self, Subject};
-use crate::store::records::{DEFAULT_ORG, EgressFilter, Holder, LOCAL_ADMIN, LOCAL_HOST, SessionFilter, TenantContext};
+use crate::store::records::{
+    DEFAULT_ORG, EgressFilter, Holder, LOCAL_ADMIN, LOCAL_HOST, NewLoginCode, SessionFilter, TenantContext,
+};
 use crate::store::{
     ApiKeyStore as _, CredentialStore as _, EgressStore as _, MemberStore as _, OrganizationStore as _, Scope,
     SessionStore as _,
@@ -81,7 +83,8 @@ async fn every_change_leaves_an_audit_entry_or_nothing() {
     store.call(break_it).await.unwrap();
     let ours = TenantContext { org: DEFAULT_ORG, user: LOCAL_ADMIN, role: Role::Owner, token: None };
     let entry = crate::domain::audit::of_account("api", "test");
-    let code = store.create_login_code(ours, "code".to_owned(), entry.at + time::Duration::HOUR, entry.clone()).await;
+    let new = NewLoginCode { hash: "code".to_owned(), expires_at: entry.at + time::Duration::HOUR, made_by: None };
+    let code = store.create_login_code(ours, new, entry.clone()).await;
     assert!(matches!(code, Err(StoreError::Unavailable(_))));
     let redeemed = store.redeem_login_code("code".to_owned(), "cookie".to_owned(), entry.at, entry).await;
     assert_eq!(redeemed.ok().flatten(), None);
@@ -140,8 +143,9 @@ async fn a_data_directory_of_an_earlier_release_is_taken_over() {
     }
     assert_eq!(store.token("a-host".to_owned()).await.unwrap(), Some(Holder::Host(LOCAL_HOST)));
     let login = store.browser_session("cookie".to_owned(), time::OffsetDateTime::now_utc()).await.unwrap().unwrap();
-    assert_eq!((login.holder.user, login.holder.role), (LOCAL_ADMIN, Role::Owner));
-    let tenant = login.holder.tenant();
+    let holder = login.holder.member().unwrap();
+    assert_eq!((holder.user, holder.role), (LOCAL_ADMIN, Role::Owner));
+    let tenant = holder.tenant();
     let members = store.members(tenant.clone()).await.unwrap();
     assert_eq!(
         members.iter().map(|member| (member.user, member.role)).collect::<Vec<_>>(),

@@ -69,7 +69,7 @@ impl World {
             refresh: Some(self.replica().sealed(&self.login, &grant.refresh).unwrap()),
             audit,
         };
-        let holder = self.store.begin_login(login).await.unwrap().unwrap();
+        let holder = self.store.begin_login(login).await.unwrap().unwrap().member().unwrap();
         assert_eq!((holder.user, holder.org), (LOCAL_ADMIN, DEFAULT_ORG));
     }
 

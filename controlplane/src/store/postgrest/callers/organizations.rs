@@ -13,8 +13,8 @@ use crate::store::postgrest::client::Function;
 use crate::store::postgrest::filter::{Filter, Query};
 use crate::store::postgrest::{PAGE_ROWS, all_rows, rows};
 use crate::store::records::{
-    ApiKeyRecord, InvitationRecord, MemberRecord, NewApiKey, NewEnrolment, NewInvitation, OrganizationChange,
-    OrganizationRecord,
+    ApiKeyRecord, Founding, InvitationRecord, MadeByKey, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
+    OrganizationChange, OrganizationRecord,
 };
 
 #[derive(Debug, Deserialize)]
@@ -103,6 +103,7 @@ struct ApiKeyRow {
     revoked_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
     last_used_at: Option<OffsetDateTime>,
+    made_by_key: Option<ApiKeyId>,
 }
 
 impl AsCaller<'_> {
@@ -127,10 +128,11 @@ impl AsCaller<'_> {
         &self,
         org: OrgId,
         name: &str,
+        by: Founding,
         audit: Value,
     ) -> Result<(), StoreError> {
         const CREATE: Function = Function::once("create_organization");
-        self.call(CREATE, json!({ "p_org": org, "p_name": name, "p_audit": audit })).await
+        self.call(CREATE, json!({ "p_org": org, "p_name": name, "p_audit": audit, "p_by": by.as_str() })).await
     }
 
     pub(in crate::store::postgrest) async fn update_organization(
@@ -250,7 +252,7 @@ impl AsCaller<'_> {
     }
 
     pub(in crate::store::postgrest) async fn api_keys(&self) -> Result<Vec<ApiKeyRecord>, StoreError> {
-        const COLUMNS: &str = "id,user_id,name,prefix,scopes,created_at,expires_at,revoked_at,last_used_at";
+        const COLUMNS: &str = "id,user_id,name,prefix,scopes,created_at,expires_at,revoked_at,last_used_at,made_by_key";
         let found: Vec<ApiKeyRow> = all_rows(|after: Option<&ApiKeyRow>| {
             let query = Query::of("api_keys", COLUMNS)
                 .only(&Filter::eq("org_id", &self.org))
@@ -269,6 +271,7 @@ impl AsCaller<'_> {
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
             last_used_at: row.last_used_at,
+            made_by: row.made_by_key,
         };
         Ok(found.into_iter().map(record).collect())
     }
@@ -281,7 +284,7 @@ impl AsCaller<'_> {
         const CREATE: Function = Function::once("create_api_key");
         let arguments = json!({
             "p_org": self.org, "p_id": new.id, "p_name": new.name, "p_prefix": new.prefix, "p_hash": new.hash,
-            "p_scopes": new.scopes, "p_expires_at": new.expires_at.map(rows::time), "p_audit": audit,
+            "p_scopes": new.scopes, "p_expires_at": new.expires_at.map(rows::time), "p_audit": audit, "p_made_by": new.made_by,
         });
         self.call(CREATE, arguments).await
     }
@@ -289,10 +292,15 @@ impl AsCaller<'_> {
     pub(in crate::store::postgrest) async fn revoke_api_key(
         &self,
         id: ApiKeyId,
+        made: MadeByKey,
         audit: Value,
     ) -> Result<(), StoreError> {
         const REVOKE: Function = Function::once("revoke_api_key");
-        self.call(REVOKE, json!({ "p_org": self.org, "p_id": id, "p_audit": audit })).await
+        let made = match made {
+            MadeByKey::Ends => "end",
+            MadeByKey::Stays => "keep",
+        };
+        self.call(REVOKE, json!({ "p_org": self.org, "p_id": id, "p_audit": audit, "p_made": made })).await
     }
 
     pub(in crate::store::postgrest) async fn create_host_enrolment(
@@ -303,7 +311,7 @@ impl AsCaller<'_> {
         const CREATE: Function = Function::once("create_host_enrolment");
         let arguments = json!({
             "p_org": self.org, "p_hash": new.hash, "p_name": new.name, "p_expires_at": rows::time(new.expires_at),
-            "p_audit": audit,
+            "p_audit": audit, "p_made_by": new.made_by,
         });
         self.call(CREATE, arguments).await
     }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{AsService, Function, UserRow, rows};
+use super::{AsService, Function, LoginHolderRow, rows};
 use crate::store::StoreError;
 use crate::store::records::{NewLogin, RefreshTaken, Sealed};
 
@@ -21,14 +21,19 @@ impl AsService<'_> {
     pub(in crate::store::postgrest) async fn begin_login(
         &self,
         login: &NewLogin,
-    ) -> Result<Option<UserRow>, StoreError> {
+    ) -> Result<Option<LoginHolderRow>, StoreError> {
         const BEGIN: Function = Function::once("job_begin_login");
         let arguments = json!({
             "p_user": login.user, "p_org": login.org, "p_cookie": login.cookie, "p_by": login.by,
             "p_at": rows::time(login.audit.at), "p_expires_at": rows::time(login.expires_at),
-            "p_auth_session": login.auth_session, "p_refresh": login.refresh.as_ref().map(row_of),
+            "p_auth_session": login.auth_session, "p_refresh": login.refresh.as_ref().map(row_of), "p_newcomer": true,
         });
         self.call(BEGIN, arguments).await
+    }
+
+    pub(in crate::store::postgrest) async fn end_newcomer_login(&self, login: &str) -> Result<(), StoreError> {
+        const END: Function = Function::same("job_end_newcomer_login");
+        self.call(END, json!({ "p_hash": login })).await
     }
 
     pub(in crate::store::postgrest) async fn take_refresh(

@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 use super::real::Real;
 use crate::capability::Role;
 use crate::store::contract::{entry, new_session};
-use crate::store::records::{AuditEntry, Desired};
+use crate::store::records::{AuditEntry, Desired, NewLoginCode};
 use crate::store::{Created, CredentialStore as _, Scope, SessionStore as _, UpkeepStore as _};
 
 #[tokio::test]
@@ -44,7 +44,8 @@ async fn what_is_over_is_removed() -> anyhow::Result<()> {
     let owner = real.owner().await?;
     let now = OffsetDateTime::now_utc();
     for (code, lasts) in [("a", Duration::minutes(1)), ("b", Duration::hours(2))] {
-        real.store.create_login_code(owner.clone(), code.repeat(64), now + lasts, entry()).await?;
+        let new = NewLoginCode { hash: code.repeat(64), expires_at: now + lasts, made_by: None };
+        real.store.create_login_code(owner.clone(), new, entry()).await?;
     }
     assert_eq!(real.store.sweep(now + Duration::hours(1)).await?, 1);
     assert_eq!(real.cluster.sql("select count(*) from agentapi.login_codes").await?.trim(), "1");

@@ -12,8 +12,8 @@ use super::operation::{At, Change, Operation as O, Who};
 use super::world::{World, newest, pick, told};
 use crate::capability::Capability;
 use crate::store::records::{
-    AuditEntry, EgressFilter, Holder, HostRecord, NewSession, NewViewer, SessionChange, SessionFilter, SessionRecord,
-    SpawnRecord, StopRequest, TokenHolder, UserHolder,
+    AuditEntry, EgressFilter, Holder, HostRecord, NewLoginCode, NewSession, NewViewer, SessionChange, SessionFilter,
+    SessionRecord, SpawnRecord, StopRequest, TokenHolder, UserHolder,
 };
 use crate::store::{Answer, Created, Scope, Store, StoreError};
 
@@ -344,8 +344,8 @@ impl World<'_> {
                 let (hash, person) = (self.secret("code", self.codes.len()), self.person(by));
                 self.codes.push(hash.clone());
                 let (until, entry) = (now + Duration::minutes(i64::from(minutes)), self.entry("code"));
-                ask(self.stores(), |store| store.create_login_code(person.clone(), hash.clone(), until, entry.clone()))
-                    .await
+                let new = NewLoginCode { hash, expires_at: until, made_by: None };
+                ask(self.stores(), |store| store.create_login_code(person.clone(), new.clone(), entry.clone())).await
             }
             O::Redeem { code } => {
                 let code = pick(newest(&self.codes), code).cloned().unwrap_or_else(|| self.secret("code", "none"));
