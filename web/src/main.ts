@@ -75,7 +75,10 @@ async function start(): Promise<void> {
     if (own === starts) enter(me);
   } catch (error) {
     if (own !== starts) return;
-    if (error instanceof ApiError && error.status === 401) return showLogin(problem);
+    if (error instanceof ApiError && error.status === 401) {
+      keepPlace();
+      return showLogin(problem);
+    }
     put(
       card(
         'unreachable',

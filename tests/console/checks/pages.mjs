@@ -124,7 +124,7 @@ export const checks = {
     await page.context().clearCookies({ name: /^agentapi_\d+$/ });
     await page.locator(id('tab-members')).click();
     await page.locator(id('login')).waitFor();
-    check((await page.locator(id('login')).innerText()).includes('agentapi open'), 'what to do');
+    await eventually('it says what to do', async () => (await page.locator(id('login')).innerText()).includes('agentapi open'));
     check((await page.locator(id('login-submit')).count()) === 0 && (await page.locator(id('login-issuer')).count()) === 0, 'no way that this installation has not');
     const { url } = await answer(options, people.ada.key, '/login-codes', {});
     await page.goto(url);

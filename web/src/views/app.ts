@@ -147,7 +147,7 @@ export class App {
       this.store,
       this.rights,
       () => this.list.focus(),
-      () => this.events.expired(),
+      () => this.events.changed(),
     );
     this.page = page;
     fill(this.pane, page.element);

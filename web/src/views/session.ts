@@ -53,7 +53,8 @@ export class SessionPage {
   private lost = false;
   private title = '';
 
-  constructor(id: string, store: Store, rights: Rights, leave: () => void, unauthorized: () => void) {
+  /** `changed` is called when the login is over, or one is something else in the organisation than when the terminal was opened. */
+  constructor(id: string, store: Store, rights: Rights, leave: () => void, changed: () => void) {
     this.id = id;
     this.store = store;
     this.rights = rights;
@@ -63,7 +64,7 @@ export class SessionPage {
     this.actions = new SessionActions(id, store);
     const clipboard = new Clipboard();
     this.view = new TerminalView(this.area, id, this.mode, FONT_PX, {
-      status: (status) => (status.kind === 'closed' && status.why === 'unauthorized' ? unauthorized() : this.status(status)),
+      status: (status) => (status.kind === 'closed' && status.why === 'unauthorized' ? changed() : this.status(status)),
       message: (message) => this.message(message),
       resumed: (verdict) => this.resumed(verdict),
       skipped: () => this.banner.set('skipped', 'warn', 'Some output was skipped: the program was faster than this page.'),
@@ -329,7 +330,7 @@ export class SessionPage {
   }
 
   private gone(): void {
-    toast('The session was purged.', 'info', 'gone');
+    toast('The session is not there any more: it was purged, or is private now.', 'info', 'gone');
     location.hash = '#/';
   }
 
