@@ -12,12 +12,12 @@ export class Fields {
   readonly general = h('p', { class: 'field-error', role: 'alert', testid: 'error-general' });
   private readonly errors = new Map<string, { text: HTMLElement; control: HTMLElement | null }>();
 
-  /** A control with its label, its hint, and room for what is wrong with it. */
-  field(name: string, label: string, control: HTMLElement, hint: string | null = null): HTMLElement {
+  /** A control with its label, its hint, and room for what is wrong with it; `shown` has the control and what belongs to it, such as a unit. */
+  field(name: string, label: string, control: HTMLElement, hint: string | null = null, shown: HTMLElement = control): HTMLElement {
     const error = this.error(name, control);
     const told = hint === null ? null : h('p', { class: 'hint', id: `${control.id}-hint` }, hint);
     control.setAttribute('aria-describedby', told ? `${told.id} ${error.id}` : error.id);
-    return h('div', { class: 'field' }, h('label', { for: control.id }, label), control, told, error);
+    return h('div', { class: 'field' }, h('label', { for: control.id }, label), shown, told, error);
   }
 
   /** The same for several controls that are one field. */

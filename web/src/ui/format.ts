@@ -33,7 +33,8 @@ export function ago(iso: string | null, nowMs: number): string {
 /** A time from now on: `in 5m`, `in 3h`, `in 12d`. */
 export function ahead(iso: string, nowMs: number): string {
   const now = new Date(nowMs).toISOString();
-  const text = age(now, Date.parse(iso));
+  // What was just made for 90 days ends in 90 days.
+  const text = age(now, Date.parse(iso) + (MINUTE * 1000) / 2);
   return text === 'now' ? 'in less than a minute' : `in ${text}`;
 }
 

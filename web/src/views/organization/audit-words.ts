@@ -26,7 +26,7 @@ export function timesOf({ entry }: AuditRecord): { times: number; since: string 
 /** The fields of the detail, in one line. */
 export function detailLine({ entry }: AuditRecord): string {
   const words = Object.entries(fieldsOf(entry.detail))
-    .filter(([key, value]) => value !== null && key !== 'times' && key !== 'since')
+    .filter(([key, value]) => value !== null && !isEmpty(value) && key !== 'times' && key !== 'since')
     .map(([key, value]) => `${key} ${typeof value === 'string' ? value : JSON.stringify(value)}`);
   const line = words.join(' · ');
   return line.length > DETAIL_CHARS_MAX ? `${line.slice(0, DETAIL_CHARS_MAX)}…` : line;
@@ -34,4 +34,8 @@ export function detailLine({ entry }: AuditRecord): string {
 
 function fieldsOf(detail: unknown): Record<string, unknown> {
   return typeof detail === 'object' && detail !== null ? (detail as Record<string, unknown>) : {};
+}
+
+function isEmpty(value: unknown): boolean {
+  return Array.isArray(value) && value.length === 0;
 }

@@ -39,9 +39,7 @@ function settingsForm(ground: Ground, { organization, agents }: Found, reload: (
     editors.set(setting.name, editor);
     const of = `settings.${setting.name}`;
     if (editor.control === null) return fields.group(of, setting.title, h('p', { class: 'hint' }, setting.text), editor.element);
-    const row = fields.field(of, setting.title, editor.control, setting.text);
-    row.querySelector('label')?.after(editor.element);
-    return row;
+    return fields.field(of, setting.title, editor.control, setting.text, editor.element);
   });
   const save = h('button', { class: 'button primary', testid: 'settings-save' }, 'Save');
   const newer = h('button', { type: 'button', class: 'button', hidden: true, testid: 'settings-reload', onclick: reload }, 'Show what there is now');
