@@ -26,10 +26,8 @@ fn the_console_does_what_a_person_wants() -> Result<()> {
     let pictures = machine.data().join("pictures");
     std::fs::create_dir_all(&pictures)?;
     let owners = machine.data().join("owners.json");
-    let people = [
-        owner(&machine, "ada@example.com", "Analytical Engines")?,
-        owner(&machine, "grace@example.com", "Compilers")?,
-    ];
+    let people =
+        [owner(&machine, "ada@example.com", "Analytical Engines")?, owner(&machine, "grace@example.com", "Compilers")?];
     std::fs::write(&owners, serde_json::to_string(&people)?)?;
     let programs = binary("agentapi");
     let output = Command::new("node")
