@@ -24,6 +24,7 @@ import { App } from './views/app.ts';
 import { dropInvitation, forgetPlace, invitation, isArrival, keepPlace, returnToPlace, takeInvitation, takeLoginCode } from './views/arrival.ts';
 import { invitationView } from './views/invitation.ts';
 import { card, loginView } from './views/login.ts';
+import { newcomerView } from './views/newcomer.ts';
 
 /** One character of every file that an agent's first screen needs: letters, lines, braille, technical and other symbols. */
 const FIRST_GLYPHS = 'W│⠋⎿⏺※';
@@ -79,6 +80,7 @@ async function start(): Promise<void> {
       keepPlace();
       return showLogin(problem);
     }
+    if (error instanceof ApiError && error.code === 'no_organization') return showNewcomer();
     put(
       card(
         'unreachable',
@@ -89,16 +91,24 @@ async function start(): Promise<void> {
   }
 }
 
+/** Somebody who is in no organisation: an invitation is all that can be for them, beside one of their own. */
+function showNewcomer(): void {
+  const invited = invitation();
+  put(invited ? invitationView(null, invited, () => void start()) : newcomerView(() => void start(), loggedOut));
+}
+
+function loggedOut(): void {
+  forget();
+  forgetPlace();
+  showLogin(null);
+}
+
 function enter(me: Me): void {
   const invited = invitation();
   if (invited) return put(invitationView(me, invited, () => void start()));
   returnToPlace();
   const next = new App(me, {
-    loggedOut: () => {
-      forget();
-      forgetPlace();
-      showLogin(null);
-    },
+    loggedOut,
     expired,
     changed: () => void start(),
     moved: (organization) => {

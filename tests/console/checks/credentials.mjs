@@ -56,6 +56,7 @@ export const checks = {
     await page.locator(id('enrol')).click();
     await page.locator(id('host-name')).fill(`worker ${run}`);
     await page.locator(id('form-submit')).click();
+    await page.locator(id('secret')).waitFor();
     await shot(page, options, 'enrolment');
     const lines = (await takeSecret(page)).split('\n');
     const dir = mkdtempSync(join(tmpdir(), 'console-host-'));

@@ -94,7 +94,7 @@ export async function allPages<T>(path: string): Promise<T[]> {
 function refused(path: string, error: ApiError): ApiError {
   if (ASKED_BY_ANYBODY.test(path)) return error;
   if (error.status === 401) lost('login');
-  else if (error.code === 'organization_not_found') lost('organization');
+  else if (error.code === 'organization_not_found' || error.code === 'no_organization') lost('organization');
   return error;
 }
 

@@ -50,5 +50,6 @@ function cookieName(): string {
 }
 
 function writeCookie(value: string, seconds: number): void {
-  document.cookie = `${cookieName()}=${value}; Path=/; SameSite=Strict; Max-Age=${seconds}`;
+  const secure = location.protocol === 'https:' ? ' Secure;' : '';
+  document.cookie = `${cookieName()}=${value}; Path=/;${secure} SameSite=Strict; Max-Age=${seconds}`;
 }

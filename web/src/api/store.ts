@@ -130,7 +130,7 @@ export class Store {
   private lookAtMe(): void {
     api.me().then(
       (me) => (me.role !== this.me.role || me.organization_id !== this.me.organization_id) && this.onChanged(),
-      (error: unknown) => error instanceof ApiError && error.code === 'organization_not_found' && this.onChanged(),
+      (error: unknown) => isOut(error) && this.onChanged(),
     );
   }
 
@@ -153,7 +153,7 @@ export class Store {
       () => this.later(),
       (error: unknown) => {
         if (error instanceof ApiError && error.status === 401) this.onUnauthorized();
-        else if (error instanceof ApiError && error.code === 'organization_not_found') this.onChanged();
+        else if (isOut(error)) this.onChanged();
         else this.later();
       },
     );
@@ -178,4 +178,9 @@ export class Store {
       for (const listener of this.listeners) listener();
     });
   }
+}
+
+/** The caller is not in this organisation any more, or in none. */
+function isOut(error: unknown): boolean {
+  return error instanceof ApiError && (error.code === 'organization_not_found' || error.code === 'no_organization');
 }

@@ -142,6 +142,10 @@ export interface Me {
 export interface LoginMethods {
   password: boolean;
   issuer: string | null;
+  /** Whether links of `agentapi open` are taken; they are, if absent. */
+  links?: boolean;
+  /** `open`: whoever is in no organisation may found one. */
+  sign_up?: string;
 }
 
 export interface Problem {

@@ -4,6 +4,7 @@
 import { ApiError, sentence } from '../api/http.ts';
 import { openDialog, type Dialog } from './dialog.ts';
 import { h, setText, type Child } from './dom.ts';
+import { asSentence } from './format.ts';
 
 const SECOND_MS = 1000;
 
@@ -116,7 +117,7 @@ function countDown(seconds: number, text: HTMLElement, done: () => void): void {
   setTimeout(() => countDown(seconds - 1, text, done), SECOND_MS);
 }
 
-/** Ranges come as `60 to 3600`. */
+/** Ranges come as `60 to 3600`, the rest as sentences without a capital. */
 function asMessage(message: string): string {
-  return /^\d/.test(message) ? `Expected ${message}.` : message;
+  return asSentence(/^\d/.test(message) ? `expected ${message}` : message);
 }

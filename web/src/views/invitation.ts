@@ -7,9 +7,9 @@ import { h, setText, show } from '../ui/dom.ts';
 import { dropInvitation } from './arrival.ts';
 import { card } from './login.ts';
 
-/** `done` is called when the invitation is out of the way. */
-export function invitationView(me: Me, invited: InvitationToken, done: () => void): HTMLElement {
-  const known = me.memberships.find((membership) => membership.organization_id === invited.organization_id);
+/** `done` is called when the invitation is out of the way. `me`: nobody yet for whoever is in no organisation. */
+export function invitationView(me: Me | null, invited: InvitationToken, done: () => void): HTMLElement {
+  const known = me?.memberships.find((membership) => membership.organization_id === invited.organization_id);
   if (known) return memberAlready(known.organization, invited, done);
   const problem = h('p', { class: 'notice error', role: 'alert', hidden: true, testid: 'invitation-problem' });
   const accept = h('button', { type: 'button', class: 'button primary tall', testid: 'invitation-accept' }, 'Accept the invitation');
@@ -33,7 +33,9 @@ export function invitationView(me: Me, invited: InvitationToken, done: () => voi
   return card(
     'invitation',
     'You are invited to an organisation',
-    h('p', {}, 'You are logged in as ', h('strong', {}, me.name), '. Accept, and you are a member of it beside those that you are in.'),
+    me === null
+      ? h('p', {}, 'You are logged in. Accept, and you are a member of it.')
+      : h('p', {}, 'You are logged in as ', h('strong', {}, me.name), '. Accept, and you are a member of it beside those that you are in.'),
     problem,
     accept,
     later,

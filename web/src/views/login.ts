@@ -36,11 +36,12 @@ export function card(testid: string, title: string, ...children: Child[]): HTMLE
 
 function ways(methods: LoginMethods, again: () => void): Child[] {
   const onlyLink = !methods.password && methods.issuer === null;
+  const links = methods.links !== false;
   return [
     methods.password ? passwordForm(again) : null,
     methods.password && methods.issuer !== null ? h('p', { class: 'or' }, 'or') : null,
     methods.issuer === null ? null : issuerLink(methods.issuer, !methods.password),
-    onlyLink ? linkHint() : h('details', { class: 'other-way' }, h('summary', {}, 'Log in from the command line'), linkHint()),
+    onlyLink ? linkHint() : !links ? null : h('details', { class: 'other-way' }, h('summary', {}, 'Log in from the command line'), linkHint()),
   ];
 }
 
