@@ -12,17 +12,17 @@ const BROWSERS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/go
 const ARGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-3d-apis', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 
 export function parseArgs(argv) {
-  const options = { url: null, 'login-url': null, owners: null, bin: null, out: null, chromium: BROWSERS.find((path) => existsSync(path)) ?? null, only: null };
+  const options = { url: null, 'login-url': null, owners: null, bin: null, invited: null, out: null, chromium: BROWSERS.find((path) => existsSync(path)) ?? null, only: null };
   for (let i = 0; i < argv.length; i += 1) {
     const name = argv[i]?.replace(/^--/, '');
-    if (!(name in options) || argv[i + 1] === undefined) throw new Error(`usage: run.mjs --url URL --login-url URL [--owners FILE --bin DIR] [--out DIR] [--chromium PATH] [--only NAME]; not understood: ${argv[i]}`);
+    if (!(name in options) || argv[i + 1] === undefined) throw new Error(`usage: run.mjs --url URL --login-url URL [--owners FILE --bin DIR] [--invited FILE] [--out DIR] [--chromium PATH] [--only NAME]; not understood: ${argv[i]}`);
     options[name] = argv[(i += 1)];
   }
-  if (!options.url || !options['login-url']) throw new Error('--url and --login-url are needed; `agentapi open --print` makes the second');
+  if (!options.url || !(options['login-url'] || options.invited)) throw new Error('--url and --login-url are needed; `agentapi open` makes the second');
   if (!options.chromium) throw new Error(`no Chromium found (looked for ${BROWSERS.join(', ')}): apt-get install chromium`);
-  const owners = options.owners === null ? null : JSON.parse(readFileSync(options.owners, 'utf8'));
+  const [owners, invited] = [options.owners, options.invited].map((file) => (file === null ? null : JSON.parse(readFileSync(file, 'utf8'))));
   const { out, chromium, only, bin } = options;
-  return { url: options.url.replace(/\/$/, ''), loginUrl: options['login-url'], owners, bin, out, chromium, only };
+  return { url: options.url.replace(/\/$/, ''), loginUrl: options['login-url'], owners, invited, bin, out, chromium, only };
 }
 
 export async function launch(options) {
