@@ -76,7 +76,8 @@ function answer(issuer, request, url, body) {
 }
 
 const server = createServer(async (request, response) => {
-  const chunks = await Array.fromAsync(request);
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
   const text = Buffer.concat(chunks).toString();
   const issuer = `http://127.0.0.1:${server.address().port}/auth/v1`;
   const [status, value] = answer(issuer, request, new URL(request.url, issuer), text === '' ? null : JSON.parse(text));
