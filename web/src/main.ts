@@ -46,6 +46,8 @@ function showLogin(problem: string | null): void {
 }
 
 function expired(): void {
+  // Several requests may find it out at once.
+  if (!app) return;
   keepPlace();
   showLogin(null);
 }

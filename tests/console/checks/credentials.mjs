@@ -58,16 +58,16 @@ export const checks = {
     await page.locator(id('form-submit')).click();
     await page.locator(id('secret')).waitFor();
     await shot(page, options, 'enrolment');
-    const lines = (await takeSecret(page)).split('\n');
+    const [enrol, start] = (await takeSecret(page)).split(/\n(?=agentapi-supervisor run)/);
     const dir = mkdtempSync(join(tmpdir(), 'console-host-'));
     let supervisor = null;
     try {
-      const enrolled = await shell(options, lines[0], dir).ended;
+      const enrolled = await shell(options, enrol, dir).ended;
       check(enrolled.code === 0, `enrol: ${enrolled.code} ${enrolled.said}`);
       check(JSON.parse(readFileSync(join(dir, 'host-credential.json'), 'utf8')).token.length > 20, 'the machine has a credential');
-      const again = await shell(options, lines[0].replace('host-credential', 'another'), dir).ended;
+      const again = await shell(options, enrol.replace('host-credential', 'another'), dir).ended;
       check(again.code !== 0, 'the token is good once');
-      supervisor = shell(options, `exec ${lines[1]}`, dir);
+      supervisor = shell(options, `exec ${start}`, dir);
       const row = rowOf(page, 'hosts', `worker ${run}`);
       await eventually('the host connects, without a reload', async () => (await row.locator(id('host-state')).innerText()) === 'connected');
       await shot(page, options, 'hosts');

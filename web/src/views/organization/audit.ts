@@ -134,7 +134,7 @@ class AuditView {
       { title: 'When', cell: ({ entry }) => h('time', { datetime: entry.at, title: entry.at }, clock(entry.at)) },
       { title: 'Who', cell: (record) => h('span', { class: 'clip short', title: record.entry.actor.id }, actorOf(record, this.names)) },
       { title: 'Action', cell: (record) => [h('code', { testid: 'audit-action' }, record.entry.action), times(record)] },
-      { title: 'Detail', kind: 'wide', cell: (record) => h('span', { class: 'detail' }, detailLine(record)) },
+      { title: 'Detail', kind: 'wide', cell: detail },
     ];
   }
 
@@ -218,6 +218,11 @@ class AuditView {
 function narrow(form: HTMLElement, query: URLSearchParams): HTMLElement {
   const isOpen = matchMedia('(min-width: 721px)').matches || FILTERS.some((name) => query.has(name));
   return h('details', { class: 'filters-fold', open: isOpen }, h('summary', {}, 'Filters'), form);
+}
+
+function detail(record: AuditRecord): Child {
+  const line = detailLine(record);
+  return line === '' ? null : h('span', { class: 'detail' }, line);
 }
 
 function times(record: AuditRecord): Child {

@@ -133,7 +133,11 @@ function enrol(ground: Ground): void {
 /** The token is in base64url: nothing in it means anything to a shell. */
 function commandLine(token: string): string {
   return [
-    `printf %s '${token}' | agentapi-supervisor enrol --url ${location.origin} --token-file /dev/stdin --credential-file host-credential.json`,
+    `printf %s '${token}' |`,
+    '  agentapi-supervisor enrol \\',
+    `    --url ${location.origin} \\`,
+    '    --token-file /dev/stdin \\',
+    '    --credential-file host-credential.json',
     'agentapi-supervisor run --credential-file host-credential.json',
   ].join('\n');
 }
