@@ -102,6 +102,13 @@ export const checks = {
     await page.locator(id('session-age-unit')).selectOption('86400');
     await page.locator(id('agents-every-some')).check();
     await page.locator(id('agents-some-custom')).check();
+    await page.locator(id('sandbox-network')).selectOption('off');
+    await page.locator(id('limit-memory_bytes')).fill('1');
+    await page.locator(id('settings-save')).click();
+    await eventually('the part that is refused is named', async () => /limits\.memory_bytes/i.test(await page.locator(id('error-settings.sandbox')).innerText()));
+    await page.locator(id('limit-memory_bytes')).fill('2048');
+    await page.locator(id('profiles-every-some')).check();
+    await page.locator(id('profiles-some-dev')).check();
     await page.locator(id('settings-save')).click();
     await eventually('it is saved', async () => (await page.locator(id('toasts')).innerText()).includes('saved'));
     await page.reload();
@@ -112,7 +119,7 @@ export const checks = {
     // What the page has is what the server has.
     const stored = await page.evaluate(async () => (await (await fetch('/api/v1/organizations')).json()).data.find((one) => one.current));
     check(stored.name === organization, `the page is in ${organization}`);
-    const expected = { session_idle_seconds_max: 129_600, session_age_seconds_max: 1_209_600, session_retention_days: 30, agents: ['custom'] };
+    const expected = { session_idle_seconds_max: 129_600, session_age_seconds_max: 1_209_600, session_retention_days: 30, agents: ['custom'], sandbox: { profiles: ['dev'], network: 'off', limits: { memory_bytes: 2_147_483_648 } } };
     check(JSON.stringify(stored.settings) === JSON.stringify(expected), JSON.stringify(stored.settings));
     await page.locator(id('session-idle')).fill('');
     await page.locator(id('settings-save')).click();

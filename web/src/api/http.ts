@@ -34,7 +34,10 @@ export class ApiError extends Error {
   /** What the server says of one field, such as `workspace.path`, and of what is in it, such as `agents[1]`. */
   field(name: string): string | null {
     const of = (field: string): boolean => field === name || field.startsWith(`${name}.`) || field.startsWith(`${name}[`);
-    return this.problem.errors?.find((error) => of(error.field))?.message ?? null;
+    const found = this.problem.errors?.find((error) => of(error.field));
+    if (!found) return null;
+    // Of a part of it, which part.
+    return found.field.startsWith(`${name}.`) ? `${found.field.slice(name.length + 1)}: ${found.message}` : found.message;
   }
 }
 

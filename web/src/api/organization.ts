@@ -1,8 +1,20 @@
 // The bodies of the REST API that are about organisations, as the control plane's OpenAPI document describes them.
 
+import type { Limits } from './types.ts';
+
 /** In the order in which they are offered: from whoever may most. */
 export const ROLES = ['owner', 'admin', 'member', 'viewer', 'auditor', 'service_account'] as const;
 export type Role = (typeof ROLES)[number];
+
+/** What an organisation allows of sandboxes; what is absent narrows nothing. */
+export interface SandboxPolicy {
+  profiles?: string[];
+  /** `off`, `filtered` or `host`: the most open one. */
+  network?: string;
+  /** `none`, `read_only` or `writable`. */
+  mounts?: string;
+  limits?: Limits;
+}
 
 /** What an organisation wants of its sessions; what is absent has no limit. */
 export interface OrganizationSettings {
@@ -10,11 +22,13 @@ export interface OrganizationSettings {
   session_age_seconds_max?: number;
   session_retention_days?: number;
   agents?: string[];
+  sandbox?: SandboxPolicy;
 }
 
 export interface Quotas {
   sessions_max: number | null;
   sessions_per_day_max: number | null;
+  viewers_max: number | null;
 }
 
 export interface Organization {

@@ -3,9 +3,9 @@
 
 import { CUSTOM_AGENT, type Agent } from '../../api/types.ts';
 import type { OrganizationSettings } from '../../api/organization.ts';
-import { Choices } from '../../ui/choices.ts';
-import { h, show } from '../../ui/dom.ts';
+import { h } from '../../ui/dom.ts';
 import { select, textInput } from '../../ui/form.ts';
+import { sandbox, someOf } from './settings-sandbox.ts';
 
 export interface Editor<T> {
   element: HTMLElement;
@@ -18,6 +18,8 @@ export interface Editor<T> {
 /** What editors stand on. */
 export interface Known {
   agents: readonly Agent[];
+  /** Profiles of the hosts that there are. */
+  profiles: readonly { value: string; title: string }[];
   /** Whoever may not change anything sees the same, and cannot. */
   isLocked: boolean;
 }
@@ -57,6 +59,12 @@ export const SETTINGS: readonly Setting[] = [
     title: 'Agents',
     text: 'Only these may be started. “Custom command” is any program.',
     edit: agents,
+  }),
+  setting({
+    name: 'sandbox',
+    title: 'Sandboxes',
+    text: 'The most that a session may ask for, of what its host gives. It holds for what is started from then on.',
+    edit: sandbox,
   }),
 ];
 
@@ -108,23 +116,5 @@ function numberInput(id: string, value: number | undefined, known: Known): HTMLI
 
 function agents(value: string[] | undefined, known: Known): Editor<string[]> {
   const names = [...known.agents.map(({ name, title }) => ({ value: name, title })), { value: CUSTOM_AGENT, title: 'Custom command' }];
-  // One that was allowed and is unknown to this release is not lost by saving something else.
-  const unknown = (value ?? []).filter((name) => !names.some((choice) => choice.value === name)).map((name) => ({ value: name, title: name }));
-  const every = new Choices(
-    'radio',
-    'agents-every',
-    'Which agents',
-    [
-      { value: 'all', title: 'All agents' },
-      { value: 'some', title: 'Only some' },
-    ],
-    [value === undefined ? 'all' : 'some'],
-  );
-  const some = new Choices('checkbox', 'agents-some', 'Agents', [...names, ...unknown], value ?? []);
-  every.disable(known.isLocked);
-  some.disable(known.isLocked);
-  const sync = () => show(some.element, every.value === 'some');
-  every.element.addEventListener('change', sync);
-  sync();
-  return { element: h('div', { class: 'stack' }, every.element, some.element), control: null, read: () => (every.value === 'all' ? undefined : some.values) };
+  return someOf('agents', 'Agents', names, value, known);
 }

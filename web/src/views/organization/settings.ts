@@ -2,7 +2,7 @@
 
 import { api, ApiError } from '../../api/client.ts';
 import type { Organization, OrganizationSettings } from '../../api/organization.ts';
-import type { Agent } from '../../api/types.ts';
+import type { Agent, Host } from '../../api/types.ts';
 import { h, type Child } from '../../ui/dom.ts';
 import { Fetched } from '../../ui/fetched.ts';
 import { Fields, onSubmit, textInput } from '../../ui/form.ts';
@@ -14,12 +14,13 @@ import { SETTINGS, type Editor } from './settings-fields.ts';
 interface Found {
   organization: Organization;
   agents: Agent[];
+  hosts: Host[];
 }
 
 export function settingsPage(ground: Ground): Page {
   const fetch = async (): Promise<Found> => {
-    const [organization, agents] = await Promise.all([api.organization(ground.me.organization_id), api.agents()]);
-    return { organization, agents };
+    const [organization, agents, hosts] = await Promise.all([api.organization(ground.me.organization_id), api.agents(), api.hosts()]);
+    return { organization, agents, hosts };
   };
   const fetched: Fetched<Found> = new Fetched(fetch, (found) => [settingsForm(ground, found, () => void fetched.load()), facts(found.organization)]);
   void fetched.load();
@@ -29,13 +30,13 @@ export function settingsPage(ground: Ground): Page {
   return { element: page('settings-page', 'Settings', text, null, fetched.element) };
 }
 
-function settingsForm(ground: Ground, { organization, agents }: Found, reload: () => void): HTMLElement {
+function settingsForm(ground: Ground, { organization, agents, hosts }: Found, reload: () => void): HTMLElement {
   const isLocked = !ground.rights.may('organization.manage');
   const fields = new Fields();
   const name = textInput('settings-name', { value: organization.name, maxlength: 128, disabled: isLocked });
   const editors = new Map<keyof OrganizationSettings, Editor<unknown>>();
   const rows: Child[] = SETTINGS.map((setting) => {
-    const editor = setting.edit(organization.settings[setting.name], { agents, isLocked });
+    const editor = setting.edit(organization.settings[setting.name], { agents, profiles: profilesOf(hosts), isLocked });
     editors.set(setting.name, editor);
     const of = `settings.${setting.name}`;
     if (editor.control === null) return fields.group(of, setting.title, h('p', { class: 'hint' }, setting.text), editor.element);
@@ -79,12 +80,18 @@ function settingsForm(ground: Ground, { organization, agents }: Found, reload: (
   return form;
 }
 
+function profilesOf(hosts: readonly Host[]): { value: string; title: string }[] {
+  const names = hosts.flatMap((host) => host.facts?.profiles ?? []);
+  return [...new Set(names)].sort().map((name) => ({ value: name, title: name }));
+}
+
 /** What is not the organisation's to change. */
 function facts({ id, quotas, created_at }: Organization): HTMLElement {
   const limit = (count: number | null): string => (count === null ? 'no limit' : String(count));
   const rows: [string, Child][] = [
     ['Sessions at once', limit(quotas.sessions_max)],
     ['Sessions a day', limit(quotas.sessions_per_day_max)],
+    ['Terminals at once', limit(quotas.viewers_max)],
     ['Made', day(created_at)],
     ['Id', h('code', {}, id)],
   ];
