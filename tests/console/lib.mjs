@@ -1,6 +1,6 @@
 // What every check of the console needs: a browser, a terminal's text, waiting for facts, and counting what held. Terminals are read from
 // the page's own rows, so WebGL is off; everything else is as a person has it.
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
@@ -12,15 +12,17 @@ const BROWSERS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/go
 const ARGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-3d-apis', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 
 export function parseArgs(argv) {
-  const options = { url: null, 'login-url': null, out: null, chromium: BROWSERS.find((path) => existsSync(path)) ?? null, only: null };
+  const options = { url: null, 'login-url': null, owners: null, bin: null, invited: null, out: null, chromium: BROWSERS.find((path) => existsSync(path)) ?? null, only: null };
   for (let i = 0; i < argv.length; i += 1) {
     const name = argv[i]?.replace(/^--/, '');
-    if (!(name in options) || argv[i + 1] === undefined) throw new Error(`usage: run.mjs --url URL --login-url URL [--out DIR] [--chromium PATH] [--only NAME]; not understood: ${argv[i]}`);
+    if (!(name in options) || argv[i + 1] === undefined) throw new Error(`usage: run.mjs --url URL --login-url URL [--owners FILE --bin DIR] [--invited FILE] [--out DIR] [--chromium PATH] [--only NAME]; not understood: ${argv[i]}`);
     options[name] = argv[(i += 1)];
   }
-  if (!options.url || !options['login-url']) throw new Error('--url and --login-url are needed; `agentapi open --print` makes the second');
+  if (!options.url || !(options['login-url'] || options.invited)) throw new Error('--url and --login-url are needed; `agentapi open` makes the second');
   if (!options.chromium) throw new Error(`no Chromium found (looked for ${BROWSERS.join(', ')}): apt-get install chromium`);
-  return { url: options.url.replace(/\/$/, ''), loginUrl: options['login-url'], out: options.out, chromium: options.chromium, only: options.only };
+  const [owners, invited] = [options.owners, options.invited].map((file) => (file === null ? null : JSON.parse(readFileSync(file, 'utf8'))));
+  const { out, chromium, only, bin } = options;
+  return { url: options.url.replace(/\/$/, ''), loginUrl: options['login-url'], owners, invited, bin, out, chromium, only };
 }
 
 export async function launch(options) {
@@ -112,6 +114,29 @@ export async function waitForState(page, session, state) {
 
 export async function shot(page, options, name) {
   if (options.out) await page.screenshot({ path: join(options.out, `${name}.png`) });
+}
+
+/** A request of a program with a key. */
+export function request(options, key, path, body) {
+  const init = body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) };
+  return fetch(`${options.url}/api/v1${path}`, { ...init, headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' } });
+}
+
+/** What a program with a key is answered, which must be well. */
+export async function answer(options, key, path, body) {
+  const response = await request(options, key, path, body);
+  const text = await response.text();
+  check(response.ok, `${path}: ${response.status} ${text}`);
+  return JSON.parse(text);
+}
+
+/** A browser of somebody who is logged in by a link that their key made. */
+export async function browserOf({ browser, options, open }, key, settings = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: 'dark', ...settings });
+  const page = await open(context);
+  const { url } = await answer(options, key, '/login-codes', {});
+  await page.goto(url);
+  return page;
 }
 
 /** Cuts WebSockets of a page when told to, and only then. Must be set up before the page loads. */

@@ -1,5 +1,8 @@
 // Drives the console of a running AgentAPI in headless Chromium, as a person would, and says what held.
-//   node tests/console/run.mjs --url URL --login-url URL [--out DIR] [--chromium PATH] [--only NAME]
+//   node tests/console/run.mjs --url URL --login-url URL [--owners FILE --bin DIR] [--invited FILE] [--out DIR] [--chromium PATH] [--only NAME]
+// `--owners` is a file with a list of what `agentapi-controlplane admin create-owner --json` printed, two of them; `--bin` is where the programs
+// are. Without these two options nothing of organisations is checked. With `--invited`, a file with people who have passwords and invitations, only
+// logging in with a password is.
 // Checks run in order: the later ones use the browser that the first ones logged in. Exit code 0 only if all of them held.
 import { launch, openPage, parseArgs } from './lib.mjs';
 import * as login from './checks/login.mjs';
@@ -9,6 +12,11 @@ import * as lifecycle from './checks/lifecycle.mjs';
 import * as keyboard from './checks/keyboard.mjs';
 import * as look from './checks/look.mjs';
 import * as phone from './checks/phone.mjs';
+import * as organization from './checks/organization.mjs';
+import * as credentials from './checks/credentials.mjs';
+import * as roles from './checks/roles.mjs';
+import * as pages from './checks/pages.mjs';
+import * as password from './checks/password.mjs';
 
 const options = parseArgs(process.argv.slice(2));
 const browser = await launch(options);
@@ -22,9 +30,13 @@ const env = { options, run, browser, context, page, complaints, open: (other) =>
 let passed = 0;
 let failed = 0;
 let broken = false;
-for (const [group, { checks }] of Object.entries({ login, terminal, viewers, lifecycle, keyboard, look, phone })) {
+const ofOrganizations = options.owners ? { organization, credentials, roles, pages } : {};
+const groups = options.invited ? { password } : { login, terminal, viewers, lifecycle, keyboard, look, phone, ...ofOrganizations };
+for (const [group, { checks }] of Object.entries(groups)) {
   for (const [name, tried] of Object.entries(checks)) {
-    if (options.only && group !== 'login' && group !== options.only) continue;
+    // What comes before the one that is wanted, and cannot be left out.
+    const needed = group === 'login' || (group === 'organization' && options.only in ofOrganizations);
+    if (options.only && !needed && group !== options.only) continue;
     const label = `${group}: ${name}`;
     if (broken) {
       console.log(`not ok - ${label} (not tried: what it needs failed)`);
@@ -41,9 +53,11 @@ for (const [group, { checks }] of Object.entries({ login, terminal, viewers, lif
       failed += 1;
       complaints.length = 0;
       // Without a login or a session nothing after it means anything.
-      broken ||= group === 'login' || (group === 'terminal' && env.session === undefined);
+      broken ||= group === 'login' || (group === 'organization' && env.ada === undefined) || (group === 'terminal' && env.session === undefined);
       console.log(`not ok - ${label}\n  ${String(error.stack ?? error).replaceAll('\n', '\n  ')}`);
-      await page.screenshot(options.out ? { path: `${options.out}/failed-${group}-${passed + failed}.png` } : {}).catch(() => undefined);
+      for (const [who, seen] of Object.entries({ page, ada: env.ada, grace: env.grace })) {
+        if (options.out && seen) await seen.screenshot({ path: `${options.out}/failed-${group}-${passed + failed}-${who}.png` }).catch(() => undefined);
+      }
     }
   }
 }

@@ -1,7 +1,7 @@
 // Words for people, and the splitting of a command line, which decides what is run.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { age, asSentence, words } from '../src/ui/format.ts';
+import { age, ago, ahead, asSentence, bytes, words } from '../src/ui/format.ts';
 import { isQuery } from '../src/terminal/queries.ts';
 import { isPassive } from '../src/terminal/reports.ts';
 
@@ -47,4 +47,15 @@ test('a colour is asked for by a question mark alone', () => {
 test('focus and hovering are not typing, keys and clicks are', () => {
   for (const passive of ['\x1b[I', '\x1b[O', '\x1b[<35;10;5M', '\x1b[<39;1;1M']) assert.equal(isPassive(passive), true, JSON.stringify(passive));
   for (const active of ['a', '\x1b[A', '\x1b[<0;10;5M', '\x1b[<32;10;5M', '\x1b[<64;1;1M', '\x1b[<0;1;1m']) assert.equal(isPassive(active), false, JSON.stringify(active));
+});
+
+test('times before and after now are said as people do', () => {
+  const now = Date.parse('2026-01-31T12:00:00Z');
+  assert.equal(ago(null, now), 'never');
+  assert.equal(ago('2026-01-31T11:59:50Z', now), 'just now');
+  assert.equal(ago('2026-01-31T09:00:00Z', now), '3h ago');
+  assert.equal(ahead('2026-05-01T11:59:58Z', now), 'in 90d');
+  assert.equal(ahead('2026-01-31T12:00:20Z', now), 'in less than a minute');
+  assert.equal(bytes(1536), '1.5 KiB');
+  assert.equal(bytes(25_300_000_000), '24 GiB');
 });

@@ -5,7 +5,7 @@ export const checks = {
   async 'without a login the page says what to run'({ page, options }) {
     await page.goto(options.url);
     await page.locator(id('login')).waitFor();
-    check((await page.locator(id('login')).innerText()).includes('agentapi open'), 'the page names the command');
+    await eventually('the page names the command', async () => (await page.locator(id('login')).innerText()).includes('agentapi open'));
     await shot(page, options, 'login');
   },
 

@@ -1,113 +1,90 @@
-// The REST API as functions. Every failure is an `ApiError` that carries the server's problem document, so that a view can show its
-// sentence where the mistake was made; a server that does not answer is a problem of the same shape. The cookie is the browser's business.
+// The REST API as functions, one for each thing that the console asks for.
 
-import type { Agent, CreateSession, Host, Me, Page, Problem, Session } from './types.ts';
+import { allPages, BASE, send } from './http.ts';
+import type {
+  ApiKey,
+  AuditRecord,
+  CreateApiKey,
+  CreateInvitation,
+  HostEnrolment,
+  Invitation,
+  InvitationLink,
+  Member,
+  NewApiKey,
+  Organization,
+  UpdateOrganization,
+} from './organization.ts';
+import type { Agent, CreateSession, Host, LoginMethods, Me, Page, Session, Visibility } from './types.ts';
 
-const BASE = '/api/v1';
+export { ApiError, onLost, sentence, type Lost } from './http.ts';
 
-/** Items of one page; the most the server gives. */
-const PAGE_LIMIT = 200;
-
-/** Pages of one list: 2,000 rows are more than a person reads, and a list without an end would never be shown. */
-const PAGES_MAX = 10;
-
-export class ApiError extends Error {
-  readonly problem: Problem;
-
-  constructor(problem: Problem) {
-    super(problem.detail || problem.title);
-    this.problem = problem;
-  }
-
-  get status(): number {
-    return this.problem.status;
-  }
-
-  /** What the server says of one field, such as `workspace.path`. */
-  field(name: string): string | null {
-    return this.problem.errors?.find((error) => error.field === name || error.field.startsWith(`${name}.`))?.message ?? null;
-  }
+/** What an invitation's link carries. */
+export interface InvitationToken {
+  organization_id: string;
+  token: string;
 }
 
-/** One sentence for a person, from whatever was thrown. */
-export function sentence(error: unknown): string {
-  if (error instanceof ApiError) {
-    const fields = error.problem.errors?.map((e) => `${e.field}: ${e.message}`).join('; ');
-    return fields ? `${error.message} (${fields})` : error.message;
-  }
-  return error instanceof Error ? error.message : String(error);
-}
+const id = encodeURIComponent;
+
+/** Short lists, which come whole. */
+const list = <T>(path: string): Promise<T[]> => send<Page<T>>('GET', path).then((page) => page.data);
 
 export const api = {
+  loginMethods: () => send<LoginMethods>('GET', '/login/methods'),
   login: (code: string) => send<void>('POST', '/login', { code }),
+  loginByPassword: (email: string, password: string, invitation: InvitationToken | null) =>
+    send<void>('POST', '/login/password', { email, password, ...(invitation ? { invitation } : {}) }),
   logout: () => send<void>('POST', '/logout'),
   me: () => send<Me>('GET', '/me'),
+
   sessions: () => allPages<Session>('/sessions'),
-  // Short lists, which come whole.
-  hosts: () => send<Page<Host>>('GET', '/hosts').then((page) => page.data),
-  agents: () => send<Page<Agent>>('GET', '/agents').then((page) => page.data),
-  session: (id: string) => send<Session>('GET', `/sessions/${encodeURIComponent(id)}`),
+  hosts: () => list<Host>('/hosts'),
+  agents: () => list<Agent>('/agents'),
+  session: (session: string) => send<Session>('GET', `/sessions/${id(session)}`),
   create: (body: CreateSession, key: string) => send<Session>('POST', '/sessions', body, { 'idempotency-key': key }),
-  rename: (id: string, name: string | null) => send<Session>('PATCH', `/sessions/${encodeURIComponent(id)}`, { name }),
-  restart: (id: string, stop: boolean) => send<Session>('POST', `/sessions/${encodeURIComponent(id)}/restart`, { stop }),
-  stop: (id: string, force: boolean) => send<void>('DELETE', `/sessions/${encodeURIComponent(id)}${force ? '?force=true' : ''}`),
-  purge: (id: string) => send<void>('DELETE', `/sessions/${encodeURIComponent(id)}?purge=true`),
+  rename: (session: string, name: string | null) => send<Session>('PATCH', `/sessions/${id(session)}`, { name }),
+  show: (session: string, visibility: Visibility) => send<Session>('PATCH', `/sessions/${id(session)}`, { visibility }),
+  restart: (session: string, stop: boolean) => send<Session>('POST', `/sessions/${id(session)}/restart`, { stop }),
+  stop: (session: string, force: boolean) => send<void>('DELETE', `/sessions/${id(session)}${force ? '?force=true' : ''}`),
+  purge: (session: string) => send<void>('DELETE', `/sessions/${id(session)}?purge=true`),
+
+  organization: (organization: string) => send<Organization>('GET', `/organizations/${id(organization)}`),
+  createOrganization: (name: string) => send<Organization>('POST', '/organizations', { name }),
+  updateOrganization: (organization: string, body: UpdateOrganization) => send<Organization>('PATCH', `/organizations/${id(organization)}`, body),
+
+  members: () => list<Member>('/members'),
+  setRole: (user: string, role: string) => send<void>('PATCH', `/members/${id(user)}`, { role }),
+  removeMember: (user: string) => send<void>('DELETE', `/members/${id(user)}`),
+
+  invitations: () => list<Invitation>('/invitations'),
+  invite: (body: CreateInvitation) => send<InvitationLink>('POST', '/invitations', body),
+  revokeInvitation: (invitation: string) => send<void>('DELETE', `/invitations/${id(invitation)}`),
+  acceptInvitation: (body: InvitationToken) => send<void>('POST', '/invitations/accept', body),
+
+  apiKeys: () => list<ApiKey>('/api-keys'),
+  createApiKey: (body: CreateApiKey) => send<NewApiKey>('POST', '/api-keys', body),
+  revokeApiKey: (key: string) => send<void>('DELETE', `/api-keys/${id(key)}`),
+
+  enrolHost: (name: string) => send<HostEnrolment>('POST', '/host-enrolments', { name }),
+  revokeHost: (host: string) => send<void>('DELETE', `/hosts/${id(host)}`),
+
+  audit: (query: URLSearchParams) => send<Page<AuditRecord>>('GET', `/audit?${query.toString()}`),
 };
 
 /** Where a terminal's WebSocket is. The origin is the page's own: the console never talks to another server. */
-export function terminalUrl(id: string, query: URLSearchParams): string {
-  const url = new URL(`${BASE}/sessions/${encodeURIComponent(id)}/terminal?${query.toString()}`, location.href);
+export function terminalUrl(session: string, query: URLSearchParams): string {
+  const url = new URL(`${BASE}/sessions/${id(session)}/terminal?${query.toString()}`, location.href);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
   return url.href;
 }
 
 export const EVENTS_URL = `${BASE}/events`;
 
-async function allPages<T>(path: string): Promise<T[]> {
-  const items: T[] = [];
-  let cursor: string | null = null;
-  for (let page = 0; page < PAGES_MAX; page += 1) {
-    const query = new URLSearchParams({ limit: String(PAGE_LIMIT) });
-    if (cursor !== null) query.set('cursor', cursor);
-    const { data, next_cursor }: Page<T> = await send<Page<T>>('GET', `${path}?${query.toString()}`);
-    items.push(...data);
-    cursor = next_cursor;
-    if (cursor === null) break;
-  }
-  return items;
-}
+/** A download; the browser writes it to disk as it comes, however long it is. */
+export const AUDIT_EXPORT_URL = `${BASE}/audit/export`;
 
-async function send<T>(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<T> {
-  const init: RequestInit = { method, credentials: 'same-origin', headers: { accept: 'application/json', ...headers } };
-  if (body !== undefined) {
-    init.body = JSON.stringify(body);
-    init.headers = { ...init.headers, 'content-type': 'application/json' };
-  }
-  let response: Response;
-  try {
-    response = await fetch(BASE + path, init);
-  } catch {
-    throw new ApiError(localProblem(0, 'unreachable', 'The AgentAPI server does not answer. Is it still running? `agentapi status` tells.'));
-  }
-  const text = await response.text();
-  if (!response.ok) throw new ApiError(readProblem(response, text));
-  return (text === '' ? undefined : JSON.parse(text)) as T;
-}
-
-function readProblem(response: Response, text: string): Problem {
-  if (response.headers.get('content-type')?.startsWith('application/problem+json')) {
-    try {
-      return JSON.parse(text) as Problem;
-    } catch {
-      // Falls through to the status alone: a proxy may have cut the body.
-    }
-  }
-  return localProblem(response.status, 'unknown', `The server answered ${response.status} ${response.statusText}`.trim() + '.');
-}
-
-function localProblem(status: number, code: string, detail: string): Problem {
-  return { title: detail, status, code, detail, request_id: '' };
-}
+/** Where a browser goes to log in at the configured issuer. */
+export const ISSUER_LOGIN_URL = `${BASE}/login/issuer`;
 
 /** An idempotency key. Not `randomUUID`, which browsers offer in secure contexts only. */
 export function newKey(): string {

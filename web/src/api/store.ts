@@ -2,7 +2,7 @@
 // was a gap (its first event does), never on a timer. Views read the maps and are told when something changed.
 
 import { api, ApiError, EVENTS_URL } from './client.ts';
-import type { Agent, Host, ServerEvent, Session } from './types.ts';
+import type { Agent, Host, Me, ServerEvent, Session } from './types.ts';
 
 /** Milliseconds before a closed event stream is opened again; a browser does the usual retries itself. */
 const REOPEN_MS = 2000;
@@ -18,7 +18,10 @@ export class Store {
   loaded = false;
   loadError: string | null = null;
 
+  private readonly me: Me;
   private readonly onUnauthorized: () => void;
+  /** The caller is something else here than they were. */
+  private readonly onChanged: () => void;
   private readonly listeners = new Set<() => void>();
   private source: EventSource | null = null;
   private timer: number | undefined;
@@ -26,8 +29,10 @@ export class Store {
   private touched: Set<string> | null = null;
   private scheduled = false;
 
-  constructor(onUnauthorized: () => void) {
+  constructor(me: Me, onUnauthorized: () => void, onChanged: () => void) {
+    this.me = me;
     this.onUnauthorized = onUnauthorized;
+    this.onChanged = onChanged;
   }
 
   subscribe(listener: () => void): () => void {
@@ -62,9 +67,16 @@ export class Store {
     this.changed();
   }
 
+  /** Its end has no event. */
+  forgetHost(id: string): void {
+    this.hosts.delete(id);
+    this.changed();
+  }
+
   hostName(id: string | null): string {
     if (id === null) return 'not placed yet';
-    return this.hosts.get(id)?.facts?.hostname ?? id.slice(0, 8);
+    const host = this.hosts.get(id);
+    return host?.name ?? host?.facts?.hostname ?? id.slice(0, 8);
   }
 
   async refresh(): Promise<void> {
@@ -94,6 +106,7 @@ export class Store {
     switch (event.event) {
       case 'hello':
         this.setLive('live');
+        if (this.loaded) this.lookAtMe();
         if (event.resume === 'gap' || !this.loaded) void this.refresh();
         break;
       case 'session':
@@ -113,6 +126,14 @@ export class Store {
     this.changed();
   }
 
+  /** A stream that had to be opened again may have ended because one has another role now. */
+  private lookAtMe(): void {
+    api.me().then(
+      (me) => (me.role !== this.me.role || me.organization_id !== this.me.organization_id) && this.onChanged(),
+      (error: unknown) => isOut(error) && this.onChanged(),
+    );
+  }
+
   /** A host that connects brings its agents; the list of agents has no events of its own. */
   private agentsMayHaveChanged(host: Host): void {
     if (!host.connected) return;
@@ -130,7 +151,11 @@ export class Store {
     this.source = null;
     api.me().then(
       () => this.later(),
-      (error: unknown) => (error instanceof ApiError && error.status === 401 ? this.onUnauthorized() : this.later()),
+      (error: unknown) => {
+        if (error instanceof ApiError && error.status === 401) this.onUnauthorized();
+        else if (isOut(error)) this.onChanged();
+        else this.later();
+      },
     );
   }
 
@@ -153,4 +178,9 @@ export class Store {
       for (const listener of this.listeners) listener();
     });
   }
+}
+
+/** The caller is not in this organisation any more, or in none. */
+function isOut(error: unknown): boolean {
+  return error instanceof ApiError && (error.code === 'organization_not_found' || error.code === 'no_organization');
 }

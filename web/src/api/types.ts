@@ -43,6 +43,9 @@ export interface Posture {
   degraded: string[];
 }
 
+/** Who sees a session: whoever made it, or everybody in the organisation. */
+export type Visibility = 'private' | 'organization';
+
 export interface Session {
   id: string;
   /** Rises with each change. */
@@ -61,7 +64,7 @@ export interface Session {
   host_id: string | null;
   spawns: Spawn[];
   created_by: string;
-  visibility: 'private' | 'organization';
+  visibility: Visibility;
   created_at: string;
   exit: Exit | null;
 }
@@ -79,6 +82,10 @@ export interface CreateSession {
 
 export interface Host {
   id: string;
+  /** The name that it was enrolled with. */
+  name: string | null;
+  /** Whether it is the platform's and serves every organisation. */
+  shared: boolean;
   connected: boolean;
   last_seen_at: string | null;
   version: string | null;
@@ -90,8 +97,13 @@ export interface HostFacts {
   hostname: string;
   kernel: string;
   arch: string;
+  cpus: number;
+  memory_bytes: number;
   isolation: string;
   workspace_roots: string[];
+  profiles: string[];
+  /** What it lacks of the whole isolation. */
+  degraded: string[];
 }
 
 export interface Agent {
@@ -102,16 +114,38 @@ export interface Agent {
   install: string | null;
 }
 
+/** The name under which commands of one's own are among the agents. */
+export const CUSTOM_AGENT = 'custom';
+
 export interface Page<T> {
   data: T[];
   next_cursor: string | null;
 }
 
-export interface Me {
-  name: string;
+export interface Membership {
+  organization_id: string;
   organization: string;
   role: string;
+}
+
+export interface Me {
+  user_id: string;
+  name: string;
+  organization_id: string;
+  organization: string;
+  role: string;
+  /** Every organisation that one is in. */
+  memberships: Membership[];
   version: string;
+}
+
+export interface LoginMethods {
+  password: boolean;
+  issuer: string | null;
+  /** Whether links of `agentapi open` are taken; they are, if absent. */
+  links?: boolean;
+  /** `open`: whoever is in no organisation may found one. */
+  sign_up?: string;
 }
 
 export interface Problem {

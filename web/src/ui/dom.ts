@@ -51,6 +51,9 @@ const ICONS = {
   help: 'M9 9a3 3 0 1 1 4.5 2.6c-1 .6-1.5 1.2-1.5 2.4M12 18h.01',
   theme: 'M12 4a8 8 0 1 0 0 16zM12 4a8 8 0 0 1 0 16',
   alert: 'M12 4l9 16H3zM12 10v4M12 17h.01',
+  copy: 'M9 9h11v11H9zM15 9V4H4v11h5',
+  swap: 'M8 10l4-5 4 5M8 14l4 5 4-5',
+  next: 'M9 5l7 7-7 7',
   logout: 'M10 4H5v16h5M14 8l4 4-4 4M18 12H9',
 } as const;
 

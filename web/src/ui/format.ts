@@ -19,6 +19,37 @@ export function clock(iso: string): string {
   return new Date(iso).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'short' });
 }
 
+export function day(iso: string): string {
+  return new Date(iso).toLocaleDateString(undefined, { dateStyle: 'medium' });
+}
+
+/** `just now`, `5m ago`; `never` if there is no such time. */
+export function ago(iso: string | null, nowMs: number): string {
+  if (iso === null) return 'never';
+  const text = age(iso, nowMs);
+  return text === 'now' ? 'just now' : `${text} ago`;
+}
+
+/** A time from now on: `in 5m`, `in 3h`, `in 12d`. */
+export function ahead(iso: string, nowMs: number): string {
+  const now = new Date(nowMs).toISOString();
+  // What was just made for 90 days ends in 90 days.
+  const text = age(now, Date.parse(iso) + (MINUTE * 1000) / 2);
+  return text === 'now' ? 'in less than a minute' : `in ${text}`;
+}
+
+/** `bytes` as people say them, to three digits at most. */
+export function bytes(count: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let at = 0;
+  let value = count;
+  while (value >= 1024 && at < units.length - 1) {
+    value /= 1024;
+    at += 1;
+  }
+  return `${value < 10 && at > 0 ? value.toFixed(1) : Math.round(value)} ${units[at]}`;
+}
+
 export function titleOf(session: Session): string {
   return session.name ?? (session.agent === 'custom' ? session.command.join(' ') || 'custom' : session.agent);
 }

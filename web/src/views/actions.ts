@@ -49,11 +49,23 @@ export class SessionActions {
     if (name !== null) await this.try(async () => this.store.put(await api.rename(this.id, name.trim() === '' ? null : name.trim())));
   }
 
+  async share(withAll: boolean): Promise<void> {
+    const yes = await ask({
+      title: withAll ? 'Share this session?' : 'Make this session private?',
+      text: withAll
+        ? 'Everybody in the organisation sees its screen, and members type into it.'
+        : 'Only you, owners, admins and auditors see it from now on; the terminals of everybody else close.',
+      confirm: withAll ? 'Share' : 'Make private',
+    });
+    if (yes) await this.try(async () => this.store.put(await api.show(this.id, withAll ? 'organization' : 'private')));
+  }
+
   /** Whether it was purged. */
   async purge(): Promise<boolean> {
     const session = this.store.sessions.get(this.id);
     const living = session !== undefined && !isEnded(session.state);
-    const workspace = session?.workspace.source === 'path' ? `Files in ${session.workspace.path ?? 'its directory'} stay.` : 'Its workspace and every file in it are removed.';
+    const workspace =
+      session?.workspace.source === 'path' ? `Files in ${session.workspace.path ?? 'its directory'} stay.` : 'Its workspace and every file in it are removed.';
     const yes = await ask({
       title: `Purge ${session ? titleOf(session) : 'this session'}?`,
       text: `${living ? 'It is stopped first. ' : ''}Its record, output and scrollback are removed for good. ${workspace}`,

@@ -1,6 +1,7 @@
 // Copy and paste. A program may write the clipboard (OSC 52) only after the user allowed it on this page; reading it is never offered.
 
 import type { Terminal } from '@xterm/xterm';
+import { copyText } from '../ui/copy.ts';
 import { ask } from '../ui/dialog.ts';
 import { toast } from '../ui/toast.ts';
 
@@ -22,12 +23,8 @@ export class Clipboard {
   }
 
   async write(text: string, done: string | null): Promise<void> {
-    try {
-      await navigator.clipboard.writeText(text);
-      if (done !== null) toast(done, 'info', 'clipboard');
-    } catch {
-      toast('The browser does not let this page write the clipboard.', 'error', 'clipboard');
-    }
+    if (!(await copyText(text))) toast('The browser does not let this page write the clipboard.', 'error', 'clipboard');
+    else if (done !== null) toast(done, 'info', 'clipboard');
   }
 
   programWrites(text: string): void {

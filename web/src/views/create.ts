@@ -1,47 +1,40 @@
 // The form for a new session. What the server refuses is shown at the field it names; nothing is checked here that it checks better.
 
-import { api, ApiError, newKey, sentence } from '../api/client.ts';
+import { api, newKey } from '../api/client.ts';
 import type { Store } from '../api/store.ts';
-import type { Agent, CreateSession, Session } from '../api/types.ts';
+import { CUSTOM_AGENT, type Agent, type CreateSession, type Session } from '../api/types.ts';
 import type { WindowSize } from '../terminal/codec.ts';
 import { fill, h } from '../ui/dom.ts';
 import { openDialog } from '../ui/dialog.ts';
+import { Fields, onSubmit, textInput } from '../ui/form.ts';
 import { words } from '../ui/format.ts';
-
-const CUSTOM = 'custom';
 
 export function openCreate(store: Store, size: () => WindowSize | null, created: (session: Session) => void, closed: () => void): void {
   // One key for this form: sending it again after an unclear failure makes no second session.
   const key = newKey();
-  const errors = new Map<string, HTMLElement>();
-  const error = (field: string) => {
-    const element = h('p', { class: 'field-error', role: 'alert', testid: `error-${field}` });
-    errors.set(field, element);
-    return element;
-  };
+  const fields = new Fields();
   const agents = h('div', { class: 'agents', role: 'radiogroup', 'aria-label': 'Agent' });
-  const command = field('create-command', { placeholder: 'bash -l', spellcheck: 'false' });
-  const args = field('create-args', { placeholder: 'none', spellcheck: 'false' });
-  const name = field('create-name', { maxlength: 100, placeholder: 'optional' });
-  const path = field('create-path', { list: 'workspace-roots', placeholder: '/home/me/project', spellcheck: 'false' });
+  const command = textInput('create-command', { placeholder: 'bash -l', spellcheck: 'false' });
+  const args = textInput('create-args', { placeholder: 'none', spellcheck: 'false' });
+  const name = textInput('create-name', { maxlength: 100, placeholder: 'optional' });
+  const path = textInput('create-path', { list: 'workspace-roots', placeholder: '/home/me/project', spellcheck: 'false' });
   const env = h('textarea', { id: 'create-env', class: 'input', rows: 3, spellcheck: 'false', placeholder: 'KEY=value, one a line', testid: 'create-env' });
   const roots = h('datalist', { id: 'workspace-roots' });
   const submit = h('button', { class: 'button primary', testid: 'create-submit' }, 'Create session');
-  const general = error('general');
 
-  const commandField = labelled('Command', command, 'Program and arguments; quotes work as in a shell, nothing is expanded.', error('command'));
-  const argsField = labelled('Arguments', args, 'Added after the agent’s own command.', error('args'));
-  const pathField = labelled('Directory', path, null, error('workspace'));
+  const commandField = fields.field('command', 'Command', command, 'Program and arguments; quotes work as in a shell, nothing is expanded.');
+  const argsField = fields.field('args', 'Arguments', args, 'Added after the agent’s own command.');
+  const pathField = fields.field('workspace', 'Directory', path);
   const hint = h('p', { class: 'hint' });
   pathField.append(hint);
 
   const form = h(
     'form',
     { class: 'form', testid: 'create-form', novalidate: true },
-    h('fieldset', {}, h('legend', {}, 'Agent'), agents, error('agent')),
+    fields.group('agent', 'Agent', agents),
     commandField,
     argsField,
-    labelled('Name', name, null, error('name')),
+    fields.field('name', 'Name', name),
     h(
       'fieldset',
       {},
@@ -49,16 +42,16 @@ export function openCreate(store: Store, size: () => WindowSize | null, created:
       h('div', { class: 'segmented' }, radio('workspace', 'empty', 'New empty directory', true), radio('workspace', 'path', 'Existing directory', false)),
     ),
     pathField,
-    h('details', {}, h('summary', {}, 'Environment variables'), labelled('Variables', env, 'Write-only: their values are never shown again.', error('env'))),
-    general,
+    h('details', {}, h('summary', {}, 'Environment variables'), fields.field('env', 'Variables', env, 'Write-only: their values are never shown again.')),
+    fields.general,
     h('footer', { class: 'dialog-foot' }, submit),
   );
   const dialog = openDialog('New session', 'create-dialog', form, roots);
 
   const value = (group: string) => form.querySelector<HTMLInputElement>(`input[name="${group}"]:checked`)?.value ?? '';
   const sync = () => {
-    commandField.hidden = value('agent') !== CUSTOM;
-    argsField.hidden = value('agent') === CUSTOM;
+    commandField.hidden = value('agent') !== CUSTOM_AGENT;
+    argsField.hidden = value('agent') === CUSTOM_AGENT;
     pathField.hidden = value('workspace') !== 'path';
   };
   const renderAgents = () => {
@@ -79,33 +72,17 @@ export function openCreate(store: Store, size: () => WindowSize | null, created:
   form.addEventListener('change', sync);
   (form.querySelector('input:checked') as HTMLElement | null)?.focus();
 
-  form.addEventListener('submit', (event) => {
-    event.preventDefault();
-    for (const element of errors.values()) element.textContent = '';
-    let body: CreateSession;
-    try {
-      body = read(value('agent'), command.value, args.value, name.value, value('workspace') === 'path' ? path.value : null, env.value, size());
-    } catch (problem) {
-      general.textContent = sentence(problem);
-      return;
-    }
-    submit.disabled = true;
-    api.create(body, key).then(
-      (session) => {
-        dialog.close();
-        created(session);
-      },
-      (problem: unknown) => {
-        submit.disabled = false;
-        if (!showErrors(problem, errors)) general.textContent = sentence(problem);
-      },
-    );
+  onSubmit(form, submit, fields, async () => {
+    const body = read(value('agent'), command.value, args.value, name.value, value('workspace') === 'path' ? path.value : null, env.value, size());
+    const session = await api.create(body, key);
+    dialog.close();
+    created(session);
   });
 }
 
 function read(agent: string, command: string, args: string, name: string, path: string | null, env: string, size: WindowSize | null): CreateSession {
   const body: CreateSession = { agent };
-  if (agent === CUSTOM) body.command = words(command.trim() === '' ? 'bash -l' : command);
+  if (agent === CUSTOM_AGENT) body.command = words(command.trim() === '' ? 'bash -l' : command);
   else if (args.trim() !== '') body.args = words(args);
   if (name.trim() !== '') body.name = name.trim();
   if (path !== null) body.workspace = { source: 'path', path: path.trim() };
@@ -127,20 +104,8 @@ function readEnv(text: string): Record<string, string> {
   return env;
 }
 
-/** Puts each message at its field; false if none of them is on the form. */
-function showErrors(problem: unknown, errors: Map<string, HTMLElement>): boolean {
-  if (!(problem instanceof ApiError)) return false;
-  let shown = false;
-  for (const [name, element] of errors) {
-    const message = problem.field(name);
-    element.textContent = message ?? '';
-    shown ||= message !== null;
-  }
-  return shown;
-}
-
 function firstInstalled(agents: readonly Agent[]): string {
-  return agents.find((agent) => agent.installed_on.length > 0)?.name ?? CUSTOM;
+  return agents.find((agent) => agent.installed_on.length > 0)?.name ?? CUSTOM_AGENT;
 }
 
 function agentChoice(agent: Agent, chosen: string, hostsKnown: boolean): HTMLElement {
@@ -161,18 +126,10 @@ function customChoice(chosen: string): HTMLElement {
   return h(
     'label',
     { class: 'agent', testid: 'agent-custom' },
-    h('input', { type: 'radio', name: 'agent', value: CUSTOM, checked: chosen === CUSTOM }),
+    h('input', { type: 'radio', name: 'agent', value: CUSTOM_AGENT, checked: chosen === CUSTOM_AGENT }),
     h('span', { class: 'agent-title' }, 'Custom command'),
     h('span', { class: 'agent-status' }, 'any program'),
   );
-}
-
-function field(id: string, attributes: Record<string, string | number>): HTMLInputElement {
-  return h('input', { id, class: 'input', type: 'text', autocomplete: 'off', testid: id, ...attributes });
-}
-
-function labelled(label: string, input: HTMLElement, hint: string | null, error: HTMLElement): HTMLElement {
-  return h('div', { class: 'field' }, h('label', { for: input.id }, label), input, hint ? h('p', { class: 'hint' }, hint) : null, error);
 }
 
 function radio(name: string, value: string, label: string, checked: boolean): HTMLElement {

@@ -11,6 +11,7 @@ const KEYS: readonly (readonly [string, readonly (readonly [string, string])[]])
       ['/', 'Filter the sessions'],
       ['↑ ↓ Home End', 'Move along the list'],
       ['Enter', 'Open the session'],
+      ['o', 'The organisation: members, keys, hosts, settings, audit'],
       ['?', 'This help'],
     ],
   ],

@@ -1,6 +1,7 @@
 // The list of sessions: living ones first, newest first. Rows are links, so that they can be opened in a tab; arrow keys move along them.
 // A row is marked only where a person is needed. Rows are kept and updated, never rebuilt, so that focus and scrolling survive an event.
 
+import type { Rights } from '../api/rights.ts';
 import { isEnded, type Session } from '../api/types.ts';
 import type { Store } from '../api/store.ts';
 import { fill, h, icon, setText, show } from '../ui/dom.ts';
@@ -17,6 +18,7 @@ interface Row {
 export class SessionList {
   readonly element: HTMLElement;
   private readonly store: Store;
+  private readonly rights: Rights;
   private readonly rows = new Map<string, Row>();
   private readonly filter = h('input', {
     class: 'input filter',
@@ -35,8 +37,9 @@ export class SessionList {
   private current: string | null = null;
 
   /** `reopen` is called for the session that is open already, whose link changes no address. */
-  constructor(store: Store, reopen: () => void) {
+  constructor(store: Store, rights: Rights, reopen: () => void) {
     this.store = store;
+    this.rights = rights;
     const onkeydown = (event: KeyboardEvent) => this.keydown(event);
     const onclick = (event: MouseEvent) => this.click(event, reopen);
     this.element = h(
@@ -74,8 +77,14 @@ export class SessionList {
     const needle = this.filter.value.trim().toLowerCase();
     const sorted = [...this.store.sessions.values()].sort((a, b) => b.created_at.localeCompare(a.created_at));
     const shown = sorted.filter((session) => needle === '' || haystack(session, this.store).includes(needle));
-    this.place(this.active, shown.filter((session) => !isEnded(session.state)));
-    this.place(this.ended, shown.filter((session) => isEnded(session.state)));
+    this.place(
+      this.active,
+      shown.filter((session) => !isEnded(session.state)),
+    );
+    this.place(
+      this.ended,
+      shown.filter((session) => isEnded(session.state)),
+    );
     const visible = new Set(shown.map((session) => session.id));
     for (const [id, row] of this.rows) {
       if (visible.has(id)) continue;
@@ -105,7 +114,12 @@ export class SessionList {
     if (loadError && !loaded) fill(this.empty, h('p', { class: 'notice error', role: 'alert' }, loadError));
     else if (!loaded) fill(this.empty, h('p', {}, 'Loading…'));
     else if (needle !== '') fill(this.empty, h('p', {}, `No session matches “${needle}”.`));
-    else fill(this.empty, h('p', {}, 'No sessions yet.'), h('a', { class: 'button primary', href: '#/new' }, 'New session'));
+    else
+      fill(
+        this.empty,
+        h('p', {}, this.rights.may('session.create') ? 'No sessions yet.' : 'There are no sessions that you see.'),
+        this.rights.may('session.create') ? h('a', { class: 'button primary', href: '#/new' }, 'New session') : null,
+      );
   }
 
   private links(): HTMLAnchorElement[] {

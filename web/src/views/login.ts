@@ -1,28 +1,103 @@
-// What someone sees who is not logged in. There is no password: the command line of the machine makes a link, good for one login.
+// What someone sees who is not logged in: the ways there are, as the server names them. A link of the command line always is one.
 
-import { h } from '../ui/dom.ts';
+import { api, ApiError, ISSUER_LOGIN_URL } from '../api/client.ts';
+import type { LoginMethods } from '../api/types.ts';
+import { Fetched } from '../ui/fetched.ts';
+import { Fields, onSubmit, textInput } from '../ui/form.ts';
+import { h, type Child } from '../ui/dom.ts';
+import { dropInvitation, invitation, keepPlace } from './arrival.ts';
 
-export function loginView(problem: string | null): HTMLElement {
+/** `again` is called when somebody is logged in. */
+export function loginView(problem: string | null, again: () => void): HTMLElement {
+  const methods = new Fetched(api.loginMethods, (found) => ways(found, again));
+  void methods.load();
+  return card(
+    'login',
+    invitation() ? 'Log in to accept your invitation' : 'Log in',
+    problem ? h('p', { class: 'notice error', role: 'alert', testid: 'login-problem' }, problem) : null,
+    methods.element,
+  );
+}
+
+/** A page with one card in its middle. */
+export function card(testid: string, title: string, ...children: Child[]): HTMLElement {
   return h(
     'main',
-    { class: 'login', testid: 'login' },
+    { class: 'login', testid },
     h(
       'div',
       { class: 'card' },
-      h('div', { class: 'brand large' }, h('span', { class: 'brand-mark', 'aria-hidden': 'true' }, '❯_'), 'AgentAPI'),
-      h('h1', {}, 'You are not logged in'),
-      problem ? h('p', { class: 'notice error', role: 'alert', testid: 'login-problem' }, problem) : null,
-      h('p', {}, 'On the machine that runs AgentAPI, run'),
-      h('pre', { class: 'command' }, 'agentapi open'),
-      h('p', {}, 'and open the link it prints. It logs this browser in once and is good for five minutes.'),
+      h('div', { class: 'brand' }, h('span', { class: 'brand-mark', 'aria-hidden': 'true' }, '❯_'), 'AgentAPI'),
+      h('h1', {}, title),
+      ...children,
     ),
   );
 }
 
-/** Takes the code out of the address at once: it must not stay in the history. */
-export function takeLoginCode(): string | null {
-  const match = /^#code=(.+)$/.exec(location.hash);
-  if (!match?.[1]) return null;
-  history.replaceState(null, '', location.pathname + location.search);
-  return decodeURIComponent(match[1]);
+function ways(methods: LoginMethods, again: () => void): Child[] {
+  const onlyLink = !methods.password && methods.issuer === null;
+  const links = methods.links !== false;
+  return [
+    methods.password ? passwordForm(again) : null,
+    methods.password && methods.issuer !== null ? h('p', { class: 'or' }, 'or') : null,
+    methods.issuer === null ? null : issuerLink(methods.issuer, !methods.password),
+    onlyLink ? linkHint() : !links ? null : h('details', { class: 'other-way' }, h('summary', {}, 'Log in from the command line'), linkHint()),
+  ];
+}
+
+function linkHint(): HTMLElement {
+  return h(
+    'div',
+    { class: 'link-hint' },
+    h('p', {}, 'On the machine that runs AgentAPI, or wherever the command has your key, run'),
+    h('pre', { class: 'command' }, 'agentapi open'),
+    h('p', {}, 'and open the link it prints. It logs this browser in once and is good for five minutes.'),
+  );
+}
+
+function issuerLink(issuer: string, isPrimary: boolean): HTMLElement {
+  // A link and no request: the answer leads to the issuer's own page.
+  return h(
+    'a',
+    { class: isPrimary ? 'button primary tall' : 'button tall', href: ISSUER_LOGIN_URL, onclick: keepPlace, testid: 'login-issuer' },
+    h('span', { class: 'clip' }, `Continue with ${hostOf(issuer)}`),
+  );
+}
+
+function hostOf(issuer: string): string {
+  return URL.canParse(issuer) ? new URL(issuer).host : issuer;
+}
+
+function passwordForm(again: () => void): HTMLElement {
+  const fields = new Fields();
+  const email = textInput('login-email', { type: 'email', autocomplete: 'username', required: true });
+  const password = textInput('login-password', { type: 'password', autocomplete: 'current-password', required: true });
+  const button = h('button', { class: 'button primary tall', testid: 'login-submit' }, 'Log in');
+  const aside = h('button', { type: 'button', class: 'button', hidden: true, testid: 'login-aside' }, 'Log in without the invitation');
+  const form = h(
+    'form',
+    { class: 'form bare', novalidate: true, testid: 'login-form' },
+    fields.field('email', 'E-mail', email),
+    fields.field('password', 'Password', password),
+    fields.general,
+    button,
+    aside,
+  );
+  aside.addEventListener('click', () => {
+    dropInvitation();
+    form.requestSubmit();
+  });
+  onSubmit(form, button, fields, async () => {
+    const invited = invitation();
+    try {
+      await api.loginByPassword(email.value.trim(), password.value, invited);
+    } catch (error) {
+      password.value = '';
+      aside.hidden = !(invited && error instanceof ApiError && error.code === 'invitation_refused');
+      password.focus();
+      throw error;
+    }
+    again();
+  });
+  return form;
 }

@@ -1,6 +1,7 @@
 // The page of one session: its header with what can be done, the terminal, and the strip that says what is shown. Which buttons there are
 // follows from the session's state in the store; what the terminal's connection learns is shown over it.
 
+import type { Rights } from '../api/rights.ts';
 import type { Store } from '../api/store.ts';
 import { isEnded, type Session } from '../api/types.ts';
 import type { ConnectionStatus } from '../terminal/connection.ts';
@@ -8,7 +9,7 @@ import type { ServerMessage, ViewerMode } from '../terminal/messages.ts';
 import type { SizeOwner } from '../terminal/view.ts';
 import { TerminalView } from '../terminal/view.ts';
 import type { WindowSize } from '../terminal/codec.ts';
-import { ask, menuButton } from '../ui/dialog.ts';
+import { ask, menuButton, type MenuItem } from '../ui/dialog.ts';
 import { fill, h, icon, iconButton, setText, show } from '../ui/dom.ts';
 import { asSentence, exitSentence, postureSentence, stateWord, titleOf } from '../ui/format.ts';
 import { toast } from '../ui/toast.ts';
@@ -28,6 +29,7 @@ export class SessionPage {
   readonly element: HTMLElement;
   readonly id: string;
   private readonly store: Store;
+  private readonly rights: Rights;
   private readonly leave: () => void;
   private readonly actions: SessionActions;
   private readonly area = h('div', { class: 'terminal', testid: 'terminal' });
@@ -47,18 +49,22 @@ export class SessionPage {
   private readonly search: SearchBar;
   private readonly view: TerminalView;
   private readonly unsubscribe: () => void;
-  private mode: ViewerMode = 'rw';
+  private mode: ViewerMode;
   private lost = false;
   private title = '';
 
-  constructor(id: string, store: Store, leave: () => void, unauthorized: () => void) {
+  /** `changed` is called when the login is over, or one is something else in the organisation than when the terminal was opened. */
+  constructor(id: string, store: Store, rights: Rights, leave: () => void, changed: () => void) {
     this.id = id;
     this.store = store;
+    this.rights = rights;
+    // Whoever may only watch is not let in to type.
+    this.mode = rights.may('terminal.type') ? 'rw' : 'ro';
     this.leave = leave;
     this.actions = new SessionActions(id, store);
     const clipboard = new Clipboard();
     this.view = new TerminalView(this.area, id, this.mode, FONT_PX, {
-      status: (status) => (status.kind === 'closed' && status.why === 'unauthorized' ? unauthorized() : this.status(status)),
+      status: (status) => (status.kind === 'closed' && status.why === 'unauthorized' ? changed() : this.status(status)),
       message: (message) => this.message(message),
       resumed: (verdict) => this.resumed(verdict),
       skipped: () => this.banner.set('skipped', 'warn', 'Some output was skipped: the program was faster than this page.'),
@@ -70,10 +76,19 @@ export class SessionPage {
       shortcut: (event) => this.shortcut(event, clipboard),
     });
     this.search = new SearchBar(this.view.screen.search, () => this.view.focus());
-    this.sizeButton = h('button', { type: 'button', class: 'button small', testid: 'take-size', onclick: () => this.view.takeSize() }, icon('fit'), 'Take size');
+    this.sizeButton = h(
+      'button',
+      { type: 'button', class: 'button small', testid: 'take-size', onclick: () => this.view.takeSize() },
+      icon('fit'),
+      'Take size',
+    );
     this.modeButton = h('button', { type: 'button', class: 'button small', testid: 'read-only', onclick: () => this.toggleMode() });
     this.stopButton = h('button', { type: 'button', class: 'button', testid: 'stop', onclick: () => void this.actions.stop() }, icon('stop'), 'Stop');
-    this.forceButton = h('button', { type: 'button', class: 'button danger', testid: 'force-stop', onclick: () => void this.actions.forceStop() }, 'Force stop');
+    this.forceButton = h(
+      'button',
+      { type: 'button', class: 'button danger', testid: 'force-stop', onclick: () => void this.actions.forceStop() },
+      'Force stop',
+    );
     this.element = this.layout(clipboard);
     this.showMode();
     this.unsubscribe = store.subscribe(() => this.render());
@@ -99,7 +114,13 @@ export class SessionPage {
   private layout(clipboard: Clipboard): HTMLElement {
     const more = iconButton('more', 'More', () => undefined, 'session-menu');
     const menu = menuButton(more, () => this.menu(clipboard));
-    fill(this.buttons, iconButton('search', 'Search output (Ctrl+Shift+F)', () => this.search.open(), 'open-search'), this.stopButton, this.forceButton, menu);
+    fill(
+      this.buttons,
+      iconButton('search', 'Search output (Ctrl+Shift+F)', () => this.search.open(), 'open-search'),
+      this.stopButton,
+      this.forceButton,
+      menu,
+    );
     return h(
       'main',
       { class: 'session', testid: 'session-page' },
@@ -117,19 +138,24 @@ export class SessionPage {
     );
   }
 
-  private menu(clipboard: Clipboard): { label: string; testid: string; danger?: boolean; run: () => void }[] {
+  private menu(clipboard: Clipboard): MenuItem[] {
     const session = this.store.sessions.get(this.id);
     const over = session ? isEnded(session.state) : true;
-    return [
+    const isShared = session?.visibility === 'organization';
+    const own: MenuItem[] = [
       { label: 'Rename…', testid: 'menu-rename', run: () => void this.actions.rename() },
-      { label: 'Copy selection', testid: 'menu-copy', run: () => void clipboard.copy(this.view.screen.terminal) },
-      { label: 'Paste', testid: 'menu-paste', run: () => void clipboard.paste(this.view.screen.terminal) },
-      { label: 'Copy session id', testid: 'menu-copy-id', run: () => void clipboard.write(this.id, 'Session id copied.') },
+      { label: isShared ? 'Make private…' : 'Share…', testid: 'menu-share', run: () => void this.actions.share(!isShared) },
       over
         ? { label: 'Restart', testid: 'menu-restart', run: () => void this.actions.restart(false) }
         : { label: 'Stop and restart…', testid: 'menu-restart', run: () => void this.actions.restart(true) },
       { label: 'Purge…', testid: 'menu-purge', danger: true, run: () => void this.purge() },
     ];
+    const anybodys: MenuItem[] = [
+      { label: 'Copy selection', testid: 'menu-copy', run: () => void clipboard.copy(this.view.screen.terminal) },
+      ...(this.mode === 'rw' ? [{ label: 'Paste', testid: 'menu-paste', run: () => void clipboard.paste(this.view.screen.terminal) }] : []),
+      { label: 'Copy session id', testid: 'menu-copy-id', run: () => void clipboard.write(this.id, 'Session id copied.') },
+    ];
+    return session && this.rights.manages(session) ? [...anybodys, ...own] : anybodys;
   }
 
   private render(): void {
@@ -145,12 +171,14 @@ export class SessionPage {
     this.state.dataset['state'] = word;
     const spawns = session.spawns.length > 1 ? ` · run ${session.spawns.length}` : '';
     const said = this.title === '' ? '' : ` · ${this.title}`;
-    setText(this.meta, `${session.agent} · ${this.store.hostName(session.host_id)}${spawns}${said}`);
+    const shared = session.visibility === 'organization' ? ' · shared' : '';
+    setText(this.meta, `${session.agent} · ${this.store.hostName(session.host_id)}${shared}${spawns}${said}`);
     this.meta.title = session.command.join(' ');
     this.renderPosture(session);
     const over = isEnded(session.state);
-    show(this.stopButton, !over && session.state !== 'stopping');
-    show(this.forceButton, session.state === 'stopping');
+    const manages = this.rights.manages(session);
+    show(this.stopButton, manages && !over && session.state !== 'stopping');
+    show(this.forceButton, manages && session.state === 'stopping');
     if (session.unreachable && !over) this.banner.set('unreachable', 'bad', 'The host is not connected: the agent goes on there, but output and input wait.');
     else this.banner.clear('unreachable');
     // Such as that no host is connected.
@@ -185,12 +213,14 @@ export class SessionPage {
     if (this.ended.dataset['text'] === text) return;
     this.ended.dataset['text'] = text;
     this.ended.dataset['state'] = session.state;
-    fill(
-      this.ended,
-      h('p', { testid: 'exit-reason' }, text),
+    fill(this.ended, h('p', { testid: 'exit-reason' }, text), ...(this.rights.manages(session) ? this.endedButtons() : []));
+  }
+
+  private endedButtons(): HTMLElement[] {
+    return [
       h('button', { type: 'button', class: 'button', testid: 'restart', onclick: () => void this.actions.restart(false) }, icon('restart'), 'Restart'),
       h('button', { type: 'button', class: 'button quiet', testid: 'purge', onclick: () => void this.purge() }, icon('trash'), 'Purge'),
-    );
+    ];
   }
 
   private status(status: ConnectionStatus): void {
@@ -228,7 +258,8 @@ export class SessionPage {
 
   private message(message: ServerMessage): void {
     if (message.type === 'spawn') this.area.dataset['spawn'] = String(message.spawn);
-    if (message.type === 'state' && !message.reachable) this.banner.set('unreachable', 'bad', 'The host is not connected: the agent goes on there, but output and input wait.');
+    if (message.type === 'state' && !message.reachable)
+      this.banner.set('unreachable', 'bad', 'The host is not connected: the agent goes on there, but output and input wait.');
     if (message.type === 'state' && message.reachable) this.banner.clear('unreachable');
   }
 
@@ -242,7 +273,14 @@ export class SessionPage {
   }
 
   private inputLost(bytes: number, why: string): void {
-    if (why === 'read_only') return toast('This page is read-only: nothing is typed. Turn it off below the terminal.', 'info', 'input');
+    if (why === 'read_only')
+      return toast(
+        this.rights.may('terminal.type')
+          ? 'This page is read-only: nothing is typed. Turn it off below the terminal.'
+          : 'Your role looks only: nothing is typed.',
+        'info',
+        'input',
+      );
     const session = this.store.sessions.get(this.id);
     if (session && isEnded(session.state)) return toast('Not typed: the session has ended.', 'info', 'input');
     const reason = why === 'not_connected' ? 'there is no connection' : why;
@@ -260,7 +298,12 @@ export class SessionPage {
     const readOnly = this.mode === 'ro';
     this.element.dataset['mode'] = this.mode;
     this.modeButton.setAttribute('aria-pressed', String(readOnly));
-    this.modeButton.title = readOnly ? 'You look only. Press to type again.' : 'You can type. Press to look only.';
+    this.modeButton.disabled = !this.rights.may('terminal.type');
+    this.modeButton.title = this.modeButton.disabled
+      ? 'Your role looks only.'
+      : readOnly
+        ? 'You look only. Press to type again.'
+        : 'You can type. Press to look only.';
     fill(this.modeButton, icon(readOnly ? 'lock' : 'unlock'), readOnly ? 'Read-only' : 'Can type');
   }
 
@@ -287,7 +330,7 @@ export class SessionPage {
   }
 
   private gone(): void {
-    toast('The session was purged.', 'info', 'gone');
+    toast('The session is not there any more: it was purged, or is private now.', 'info', 'gone');
     location.hash = '#/';
   }
 
