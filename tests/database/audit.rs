@@ -182,7 +182,7 @@ async fn the_platforms_chain_is_read_by_no_tenant() -> Result<()> {
     }
     // Nobody founds an organisation that the chain would be the trail of.
     let outsider = &world.outsider;
-    let found = |org: Uuid| json!({ "p_org": org, "p_name": "platform", "p_audit": audit(org, "user", &outsider.id.to_string(), "organization.create") });
+    let found = |org: Uuid| json!({ "p_org": org, "p_name": "platform", "p_by": "sign_up", "p_audit": audit(org, "user", &outsider.id.to_string(), "organization.create") });
     let refused = world.rest.call(&outsider.caller, "create_organization", &found(PLATFORM)).await?;
     assert_eq!(refused.code(), "23514", "{refused:?}");
     world.rest.call(&outsider.caller, "create_organization", &found(Uuid::now_v7())).await?.done()?;

@@ -95,8 +95,8 @@ async fn who_is_banned_has_nothing_as_long_as_they_are() -> Result<()> {
     assert_eq!(world.cluster.sql(records).await?, "user.disable user.enable");
 
     // What the platform took stays taken when a ban is over, and so does what a deletion took.
-    let disable =
-        json!({ "p_user": member.id, "p_disabled": true, "p_audit": audit(PLATFORM, "system", "job", "user.disable") });
+    let record = audit(PLATFORM, "system", "job", "user.disable");
+    let disable = json!({ "p_user": member.id, "p_disabled": true, "p_force": false, "p_audit": record });
     look("'infinity'", member.id).await?;
     world.rest.call(&world.service, "job_disable_user", &disable).await?.done()?;
     look("null", member.id).await?;
