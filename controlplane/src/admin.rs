@@ -129,7 +129,7 @@ pub enum AdminError {
     )]
     LastOwner(String),
     /// Nothing is left of them.
-    #[error("{0} was erased, and does not come back; they may be invited anew")]
+    #[error("{0} was erased, and does not come back")]
     Erased(UserId),
     /// Nobody said yes.
     #[error("nothing was done: say --yes")]

@@ -52,7 +52,10 @@ impl SandboxPolicy {
     /// A stored policy. One that cannot be read was written by a newer release, or by hand: it allows nothing, since nobody knows what it would.
     #[must_use]
     pub fn from_stored(stored: serde_json::Value) -> Self {
-        serde_json::from_value(stored).unwrap_or_else(|_| Self { profiles: Some(Vec::new()), ..Self::default() })
+        // A list would be read as the fields in their order.
+        let objects = stored.is_object() && stored.get("limits").is_none_or(serde_json::Value::is_object);
+        let read = if objects { serde_json::from_value(stored).ok() } else { None };
+        read.unwrap_or_else(|| Self { profiles: Some(Vec::new()), ..Self::default() })
     }
 
     /// Whether it narrows nothing.

@@ -4,6 +4,7 @@ mod differential;
 mod failures;
 mod injection;
 mod minted;
+mod policies;
 mod real;
 mod starts;
 mod upkeep;

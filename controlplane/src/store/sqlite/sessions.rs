@@ -69,8 +69,8 @@ pub(super) fn create(
     key: Option<&IdempotencyKey>,
     audit: &AuditEntry,
 ) -> Result<Created, StoreError> {
-    // Somebody who is no member any more makes nothing.
-    organizations::as_of_now(tx, tenant)?.ok_or(StoreError::NotFound)?;
+    // Whoever has become something else while the request was under way makes nothing.
+    organizations::require(tx, tenant, Capability::SessionCreate)?;
     if let Some(key) = key {
         let replay = idempotency::begin(tx, tenant, key, new.at)?;
         if replay != Replay::Fresh {

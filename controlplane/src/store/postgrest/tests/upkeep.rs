@@ -35,6 +35,10 @@ async fn whoever_is_deleted_elsewhere_is_shut_out_and_their_sessions_stop_and_no
     let desired = async |at: usize| real.store.session(Scope::System, sessions[at]).await.map(|record| record.desired);
     assert_eq!((desired(0).await?, desired(1).await?), (Desired::Run, Desired::Stop));
     assert!(real.store.session(Scope::Tenant(leaver.clone()), sessions[1]).await.is_err());
+    // One that was being made in that moment: it was committed afterwards.
+    let late = "update agentapi.user_sessions set desired = 'run', revision = revision + 1 where id";
+    real.cluster.sql(&format!("{late} = '{}'", sessions[1])).await?;
+    assert_eq!((real.store.end_deleted_users().await?, desired(1).await?), (vec![sessions[1]], Desired::Stop));
     Ok(())
 }
 
