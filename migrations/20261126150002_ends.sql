@@ -133,7 +133,7 @@ as $$
 begin
   if p_key is not null then
     perform from agentapi.api_keys as k
-      where k.id = p_key and k.org_id = p_org and k.user_id = p_caller and k.revoked_at is null for share;
+      where k.id = p_key and k.user_id = p_caller and k.revoked_at is null for share;
     if not found then
       raise sqlstate 'PT401' using message = 'no_caller';
     end if;

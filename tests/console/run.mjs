@@ -1,8 +1,8 @@
 // Drives the console of a running AgentAPI in headless Chromium, as a person would, and says what held.
 //   node tests/console/run.mjs --url URL --login-url URL [--owners FILE --bin DIR] [--invited FILE] [--out DIR] [--chromium PATH] [--only NAME]
 // `--owners` is a file with a list of what `agentapi-controlplane admin create-owner --json` printed, two of them; `--bin` is where the programs
-// are. Without these two options nothing of organisations is checked. With `--invited`, a file with people who have passwords and invitations, only
-// logging in with a password is.
+// are. Without these two options nothing of organisations is checked. With `--invited`, a file with people who are invited, only
+// logging in is: `--only password` or `--only issuer`.
 // Checks run in order: the later ones use the browser that the first ones logged in. Exit code 0 only if all of them held.
 import { launch, openPage, parseArgs } from './lib.mjs';
 import * as login from './checks/login.mjs';
@@ -17,6 +17,7 @@ import * as credentials from './checks/credentials.mjs';
 import * as roles from './checks/roles.mjs';
 import * as pages from './checks/pages.mjs';
 import * as password from './checks/password.mjs';
+import * as issuer from './checks/issuer.mjs';
 
 const options = parseArgs(process.argv.slice(2));
 const browser = await launch(options);
@@ -31,7 +32,7 @@ let passed = 0;
 let failed = 0;
 let broken = false;
 const ofOrganizations = options.owners ? { organization, credentials, roles, pages } : {};
-const groups = options.invited ? { password } : { login, terminal, viewers, lifecycle, keyboard, look, phone, ...ofOrganizations };
+const groups = options.invited ? { [options.only]: { password, issuer }[options.only] } : { login, terminal, viewers, lifecycle, keyboard, look, phone, ...ofOrganizations };
 for (const [group, { checks }] of Object.entries(groups)) {
   for (const [name, tried] of Object.entries(checks)) {
     // What comes before the one that is wanted, and cannot be left out.

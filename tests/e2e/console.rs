@@ -1,14 +1,16 @@
 //! The console in a real browser: the checks are in `tests/console`, which drives headless Chromium. Once on one machine, with two owners of
-//! organisations to do it as; and once in a project, where people have passwords.
+//! organisations to do it as; once in a project, where people have passwords; and once with an issuer that people come from.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use agentapi_test_postgres::cluster::{Cluster, Release};
 use agentapi_test_postgres::jwt;
-use agentapi_tests::process::{LOCAL_DEGRADED, binary};
+use agentapi_tests::dir::TempDir;
+use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, binary};
 use agentapi_tests::product::Product;
 use agentapi_tests::project::project;
+use agentapi_tests::wait::soon;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -45,10 +47,10 @@ fn held(output: &Output, group: &str) {
 }
 
 /// An owner of a new organisation, made beside the running server; what was printed of them.
-fn owner(machine: &Machine, email: &str, organization: &str) -> Result<Value> {
+fn owner(data: &Path, email: &str, organization: &str) -> Result<Value> {
     let mut command = Command::new(binary("agentapi-controlplane"));
     command.args(["admin", "create-owner", "--json", "--email", email, "--org", organization]);
-    let made = command.arg("--data-dir").arg(machine.data().join("controlplane")).output()?;
+    let made = command.arg("--data-dir").arg(data).output()?;
     ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     Ok(serde_json::from_slice(&made.stdout)?)
 }
@@ -58,8 +60,9 @@ fn the_console_does_what_a_person_wants() -> Result<()> {
     let machine = Machine::new()?;
     let (url, login) = machine.up(&[])?;
     let owners = machine.data().join("owners.json");
+    let data = machine.data().join("controlplane");
     let people =
-        [owner(&machine, "ada@example.com", "Analytical Engines")?, owner(&machine, "grace@example.com", "Compilers")?];
+        [owner(&data, "ada@example.com", "Analytical Engines")?, owner(&data, "grace@example.com", "Compilers")?];
     std::fs::write(&owners, serde_json::to_string(&people)?)?;
     let programs = binary("agentapi");
     let programs = programs.parent().context("a directory")?;
@@ -73,10 +76,16 @@ async fn auth(people: &Value) -> Result<(Child, String)> {
     let options = json!({ "secret": jwt::SECRET, "people": people, "tries": TRIES });
     let mut command = tokio::process::Command::new("node");
     command.arg("auth.mjs").arg(options.to_string()).current_dir(checks());
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-    let lines = &mut BufReader::new(child.stdout.take().context("its output")?).lines();
-    let said: Value = serde_json::from_str(&lines.next_line().await?.context("a line")?)?;
+    let (child, said) = said(command).await?;
     Ok((child, said["url"].as_str().context("a URL")?.to_owned()))
+}
+
+/// Starts something that ends with its standard input; the line that it says first.
+async fn said(mut command: tokio::process::Command) -> Result<(Child, Value)> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("its output")?).lines();
+    let line = soon("its first line", lines.next_line()).await?.context("a line")?;
+    Ok((child, serde_json::from_str(&line)?))
 }
 
 /// The link of an invitation into the owner's organisation.
@@ -110,7 +119,48 @@ async fn people_of_a_project_log_in_with_a_password() -> Result<()> {
     std::fs::write(&people, json!({ "ada": ada, "bob": bob, "eve": eve }).to_string())?;
     let (url, pictures) = (format!("http://{}", product.address()), product.path().join("pictures"));
     // The product's own tasks go on meanwhile.
-    let output = tokio::process::Command::from(run(&url, &pictures, &[("--invited", &people)])?).output().await?;
+    let options = [("--invited", people.as_path()), ("--only", Path::new("password"))];
+    let output = tokio::process::Command::from(run(&url, &pictures, &options)?).output().await?;
     held(&output, "password");
+    Ok(())
+}
+
+/// An OpenID Connect issuer, whose browsers come back to `back`, and its URL. Ends when it is dropped.
+async fn issuer(back: &str) -> Result<(Child, String)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("oidc");
+    ensure!(dir.join("node_modules/oidc-provider").exists(), "the issuer is missing: cd tests/oidc && npm ci");
+    let mut command = tokio::process::Command::new("node");
+    command
+        .arg("issuer.mjs")
+        .arg(json!({ "redirect_uris": [back] }).to_string())
+        .current_dir(dir)
+        .stderr(Stdio::null());
+    let (child, said) = said(command).await?;
+    Ok((child, said["issuer"].as_str().context("a URL")?.to_owned()))
+}
+
+#[tokio::test]
+async fn people_of_an_issuer_come_into_an_organization() -> Result<()> {
+    let dir = TempDir::new();
+    // The issuer is told where browsers come back to before there is anything.
+    let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let (_issuer, issuer_url) = issuer(&format!("http://{address}/api/v1/login/issuer/callback")).await?;
+    let data = dir.path().join("controlplane");
+    let mut command = Command::new(binary("agentapi-controlplane"));
+    command.args(["--listen", &address.to_string(), "--oidc-issuer", &issuer_url, "--oidc-client-id", "public"]);
+    command.args(["--sign-up", "open", "--data-dir"]).arg(&data);
+    let mut plane = Daemon::start(command, &dir.path().join("controlplane.log"))?;
+    plane.line().await?;
+    let owner = owner(&data, "owner@example.com", "Analytical Engines")?;
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let body = json!({ "email": "ada@example.com", "role": "viewer" });
+    let asked = http.post(format!("http://{address}/api/v1/invitations")).json(&body);
+    let made = asked.bearer_auth(owner["key"].as_str().context("a key")?).send().await?.error_for_status()?;
+    let made: Value = made.json().await?;
+    let people = dir.path().join("invited.json");
+    std::fs::write(&people, json!({ "ada": { "link": made["url"] } }).to_string())?;
+    let options = [("--invited", people.as_path()), ("--only", Path::new("issuer"))];
+    let run = run(&format!("http://{address}"), &dir.path().join("pictures"), &options)?;
+    held(&tokio::process::Command::from(run).output().await?, "issuer");
     Ok(())
 }

@@ -39,8 +39,9 @@ pub(super) fn require_live(
     key: Option<ApiKeyId>,
 ) -> Result<(), StoreError> {
     let Some(key) = key else { return Ok(()) };
-    let sql = "SELECT 1 FROM api_keys WHERE id = ?1 AND org_id = ?2 AND user_id = ?3 AND revoked_at IS NULL";
-    let found = tx.query_row(sql, [key.to_string(), tenant.org.to_string(), tenant.user.to_string()], |_| Ok(()));
+    // Of whatever organisation: a login that was made with it may be in another one of its user's by now.
+    let sql = "SELECT 1 FROM api_keys WHERE id = ?1 AND user_id = ?2 AND revoked_at IS NULL";
+    let found = tx.query_row(sql, [key.to_string(), tenant.user.to_string()], |_| Ok(()));
     found.optional()?.ok_or(StoreError::Unauthenticated)
 }
 

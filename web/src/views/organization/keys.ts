@@ -134,7 +134,7 @@ async function revoke(key: ApiKey, reload: () => void): Promise<void> {
   const revoked = await ask(
     {
       title: `Revoke the key ${key.name}?`,
-      text: 'Whatever uses it is refused from now on, and terminals and event streams that were opened with it close. This cannot be taken back.',
+      text: 'Whatever uses it is refused from now on, and what was opened with it closes. Keys, logins and enrolment tokens that were made with it end too.',
       confirm: 'Revoke',
       danger: true,
     },

@@ -24,7 +24,7 @@ const MIB = 1_048_576;
 const LIMITS: readonly { name: keyof Limits; label: string; unit: string; factor: number }[] = [
   { name: 'memory_bytes', label: 'Memory', unit: 'MiB', factor: MIB },
   { name: 'cpu_percent', label: 'Processors', unit: 'CPUs', factor: 100 },
-  { name: 'pids', label: 'Processes', unit: 'at once', factor: 1 },
+  { name: 'pids', label: 'Processes', unit: '', factor: 1 },
   { name: 'disk_bytes', label: 'Disk', unit: 'MiB', factor: MIB },
   { name: 'io_bytes_per_second', label: 'Disk traffic', unit: 'MiB/s', factor: MIB },
 ];

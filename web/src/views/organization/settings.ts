@@ -87,7 +87,7 @@ function profilesOf(hosts: readonly Host[]): { value: string; title: string }[] 
 
 /** What is not the organisation's to change. */
 function facts({ id, quotas, created_at }: Organization): HTMLElement {
-  const limit = (count: number | null): string => (count === null ? 'no limit' : String(count));
+  const limit = (count: number | null | undefined): string => String(count ?? 'no limit');
   const rows: [string, Child][] = [
     ['Sessions at once', limit(quotas.sessions_max)],
     ['Sessions a day', limit(quotas.sessions_per_day_max)],
