@@ -29,6 +29,9 @@ const SLOTS: u64 = 1 << 17;
 /// Bits of an IPv6 address that are a network's: a line to the internet gets so many, and any number of addresses below.
 const NETWORK_BITS_V6: u32 = 64;
 
+/// Guesses at one account are bounded wherever they come from, and yet whoever guesses from one network cannot keep out who logs in from another.
+const NETWORKS_OF_AN_ACCOUNT: u32 = 10;
+
 /// Requests a minute, over all replicas; 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
@@ -40,7 +43,7 @@ pub struct Rates {
     pub organization: u32,
     /// Of everybody at one address who is not known yet, or in no organisation.
     pub address: u32,
-    /// Logins with the password of one account.
+    /// Logins with the password of one account from one network; from all of them [`NETWORKS_OF_AN_ACCOUNT`] times as many.
     pub account: u32,
     /// Control planes that share the load.
     pub replicas: NonZeroU32,
@@ -117,6 +120,7 @@ pub struct Limits {
     organization: Option<Limit<OrgId>>,
     address: Option<Limit<u64>>,
     account: Option<Limit<u64>>,
+    account_anywhere: Option<Limit<u64>>,
     slots: RandomState,
     /// As the header has it.
     policy: String,
@@ -138,18 +142,21 @@ impl Limits {
         let organization = Limit::new("organization", rates.organization, rates.replicas);
         let address = Limit::new("address", rates.address, rates.replicas);
         let account = Limit::new("account", rates.account, rates.replicas);
+        let anywhere = rates.account.saturating_mul(NETWORKS_OF_AN_ACCOUNT);
+        let account_anywhere = Limit::new("account-anywhere", anywhere, rates.replicas);
         let told = [
             key.as_ref().map(|limit| (limit.name, limit.quota)),
             user.as_ref().map(|limit| (limit.name, limit.quota)),
             organization.as_ref().map(|limit| (limit.name, limit.quota)),
             address.as_ref().map(|limit| (limit.name, limit.quota)),
             account.as_ref().map(|limit| (limit.name, limit.quota)),
+            account_anywhere.as_ref().map(|limit| (limit.name, limit.quota)),
         ];
         let told = told.into_iter().flatten();
         let policy: Vec<String> =
             told.map(|(name, quota)| format!("\"{name}\";q={quota};w={}", WINDOW.as_secs())).collect();
         let (policy, slots, requests) = (policy.join(", "), RandomState::new(), AtomicU32::new(0));
-        Self { key, user, organization, address, account, slots, policy, requests }
+        Self { key, user, organization, address, account, account_anywhere, slots, policy, requests }
     }
 
     /// What may be made, as `RateLimit-Policy` has it; empty if there is no limit.
@@ -183,9 +190,14 @@ impl Limits {
     }
 
     /// Counts an attempt to log in with the password of an account, whoever makes it.
-    pub fn take_account(&self, email: &str) -> Result<Option<Standing>, Exceeded> {
-        let slot = self.slot(&email.to_lowercase());
-        self.account.as_ref().map(|limit| limit.take(&slot)).transpose()
+    pub fn take_account(&self, email: &str, from: IpAddr) -> Result<Option<Standing>, Exceeded> {
+        let email = email.to_lowercase();
+        let here = self.slot(&(&email, network(from)));
+        // What is refused here does not count for the others.
+        let standing = self.account.as_ref().map(|limit| limit.take(&here)).transpose()?;
+        let anywhere = self.slot(&email);
+        self.account_anywhere.as_ref().map(|limit| limit.take(&anywhere)).transpose()?;
+        Ok(standing)
     }
 
     fn slot(&self, of: &impl std::hash::Hash) -> u64 {
@@ -228,7 +240,7 @@ mod tests {
     #[test]
     fn strangers_are_held_by_their_network_and_guesses_by_the_account() {
         let limits = Limits::new(Rates { address: 2, account: 3, ..rates(0, 0, 0, 1) });
-        assert_eq!(limits.policy(), "\"address\";q=2;w=60, \"account\";q=3;w=60");
+        assert_eq!(limits.policy(), "\"address\";q=2;w=60, \"account\";q=3;w=60, \"account-anywhere\";q=30;w=60");
         let from = |text: &str| limits.take_address(text.parse().unwrap()).map(|standing| standing.unwrap().remaining);
         // The addresses of one network are one; a mapped one is what it maps.
         assert_eq!((from("2001:db8:1:2::1"), from("2001:db8:1:2:ffff::9")), (Ok(1), Ok(0)));
@@ -236,11 +248,17 @@ mod tests {
         assert_eq!((refused.name, refused.quota), ("address", 2));
         assert_eq!((from("2001:db8:1:3::1"), from("192.0.2.1"), from("::ffff:192.0.2.1")), (Ok(1), Ok(1), Ok(0)));
         assert!(from("192.0.2.1").is_err() && from("192.0.2.2").is_ok());
+        let guess = |email: &str, host: u8| limits.take_account(email, IpAddr::from([192, 0, 2, host]));
         for email in ["ada@example.com", "Ada@example.com", "ADA@EXAMPLE.COM"] {
-            limits.take_account(email).unwrap();
+            guess(email, 1).unwrap();
         }
-        assert_eq!(limits.take_account("ada@example.com").unwrap_err().name, "account");
-        limits.take_account("bob@example.com").unwrap();
+        assert_eq!(guess("ada@example.com", 1).unwrap_err().name, "account");
+        // Neither others there nor the person elsewhere are kept out by that.
+        guess("bob@example.com", 1).unwrap();
+        for attempt in 0..27 {
+            guess("ada@example.com", 2 + attempt / 3).unwrap();
+        }
+        assert_eq!(guess("ada@example.com", 99).unwrap_err().name, "account-anywhere");
     }
 
     #[test]

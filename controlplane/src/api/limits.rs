@@ -61,7 +61,10 @@ pub(super) fn take_address(parts: &Parts, api: &Api) -> Result<(), ApiError> {
 
 /// Counts an attempt to log in with a password, by the address of the account: guesses may come from anywhere.
 pub(super) fn take_account(parts: &Parts, api: &Api, email: &str) -> Result<(), ApiError> {
-    told(parts, api.limits.take_account(email))
+    match parts.extensions.get::<Peer>() {
+        Some(Peer(address)) => told(parts, api.limits.take_account(email, *address)),
+        None => Ok(()),
+    }
 }
 
 fn told(parts: &Parts, taken: Result<Option<Standing>, Exceeded>) -> Result<(), ApiError> {
