@@ -14,17 +14,19 @@ import './styles/organization.css';
 import './styles/table.css';
 
 import { api, ApiError, onLost, sentence } from './api/client.ts';
-import { forget, go, isNamed, onMoved, settle } from './api/place.ts';
+import { forget, go, onMoved, settle } from './api/place.ts';
 import type { Me } from './api/types.ts';
+import { whoAmI } from './api/who.ts';
 import { failure } from './ui/fetched.ts';
 import { applyTheme } from './ui/theme.ts';
 import { mountToasts } from './ui/toast.ts';
 import { followKeyboard } from './ui/viewport.ts';
 import { App } from './views/app.ts';
-import { dropInvitation, forgetPlace, invitation, isArrival, keepPlace, returnToPlace, takeInvitation, takeLoginCode } from './views/arrival.ts';
+import { forgetPlace, invitation, isArrival, keepPlace, returnToPlace, takeInvitation, takeLoginCode } from './views/arrival.ts';
 import { invitationView } from './views/invitation.ts';
 import { card, loginView } from './views/login.ts';
 import { newcomerView } from './views/newcomer.ts';
+import { otherLoginView } from './views/other-login.ts';
 
 /** One character of every file that an agent's first screen needs: letters, lines, braille, technical and other symbols. */
 const FIRST_GLYPHS = 'W│⠋⎿⏺※';
@@ -32,6 +34,8 @@ const FIRST_GLYPHS = 'W│⠋⎿⏺※';
 let app: App | null = null;
 /** Counts the starts: of two that run at once the later one has the page. */
 let starts = 0;
+/** Of a login link, until it is used or put aside; a start that did not get there leaves it to the next one. */
+let loginCode: string | null = null;
 
 function put(element: HTMLElement): void {
   app?.dispose();
@@ -42,7 +46,7 @@ function put(element: HTMLElement): void {
 function showLogin(problem: string | null): void {
   document.title = 'Log in · AgentAPI';
   for (const dialog of document.querySelectorAll('dialog')) dialog.close();
-  put(loginView(problem, () => void arrive()));
+  put(loginView(problem, () => void start()));
 }
 
 function expired(): void {
@@ -52,24 +56,11 @@ function expired(): void {
   showLogin(null);
 }
 
-/** After a login by password: an invitation went along with it. */
-async function arrive(): Promise<void> {
-  const invited = invitation();
-  dropInvitation();
-  if (invited) go(invited.organization_id);
-  await start();
-}
-
 async function start(): Promise<void> {
   starts += 1;
   const own = starts;
   takeInvitation();
-  const code = takeLoginCode();
-  let problem: string | null = null;
-  if (code !== null) {
-    // A link that was used before is no reason to shut out a browser that is logged in.
-    await api.login(code).catch((error: unknown) => (problem = sentence(error)));
-  }
+  loginCode = takeLoginCode() ?? loginCode;
   try {
     const me = await whoAmI();
     settle(me.organization_id);
@@ -78,10 +69,7 @@ async function start(): Promise<void> {
     if (own === starts) enter(me);
   } catch (error) {
     if (own !== starts) return;
-    if (error instanceof ApiError && error.status === 401) {
-      keepPlace();
-      return showLogin(problem);
-    }
+    if (error instanceof ApiError && error.status === 401) return logIn();
     if (error instanceof ApiError && error.code === 'no_organization') return showNewcomer();
     put(
       card(
@@ -93,8 +81,32 @@ async function start(): Promise<void> {
   }
 }
 
+/** Nobody is logged in: a link's code does it, or the person. */
+function logIn(): void {
+  if (loginCode === null) {
+    keepPlace();
+    return showLogin(null);
+  }
+  const code = loginCode;
+  loginCode = null;
+  api.login(code).then(
+    () => void start(),
+    (error: unknown) => showLogin(sentence(error)),
+  );
+}
+
+/** Somebody is: whether they want the link's login instead is theirs to say. `name`: of whoever is in an organisation. */
+function showOtherLogin(name: string | null, code: string): void {
+  const done = (): void => {
+    loginCode = null;
+    void start();
+  };
+  put(otherLoginView(name, code, done));
+}
+
 /** Somebody who is in no organisation: an invitation is all that can be for them, beside one of their own. */
 function showNewcomer(): void {
+  if (loginCode !== null) return showOtherLogin(null, loginCode);
   const invited = invitation();
   put(invited ? invitationView(null, invited, () => void start()) : newcomerView(() => void start(), loggedOut));
 }
@@ -106,6 +118,7 @@ function loggedOut(): void {
 }
 
 function enter(me: Me): void {
+  if (loginCode !== null) return showOtherLogin(me.name, loginCode);
   const invited = invitation();
   if (invited) return put(invitationView(me, invited, () => void start()));
   returnToPlace();
@@ -122,17 +135,6 @@ function enter(me: Me): void {
   put(next.element);
   app = next;
   next.start();
-}
-
-/** The organisation that this browser was in may be none of the caller's any more: then it is the one of the login. */
-async function whoAmI(): Promise<Me> {
-  try {
-    return await api.me();
-  } catch (error) {
-    if (!(error instanceof ApiError && error.code === 'organization_not_found' && isNamed())) throw error;
-    forget();
-    return api.me();
-  }
 }
 
 // A link opened in a tab that already shows the console only changes the fragment.

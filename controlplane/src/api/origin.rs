@@ -167,14 +167,17 @@ impl Name {
     /// Browsers share cookies between ports, so the port is in the name. With TLS it begins with `__Host-`, which no other host can set, not even one
     /// beside ours.
     pub(super) fn cookie(&self, kept: Kept) -> String {
-        let prefix = if self.scheme == Scheme::Https { "__Host-" } else { "" };
         let end = if kept == Kept::Begun { "_begun" } else { "" };
-        format!("{prefix}agentapi_{}{end}", self.port)
+        format!("{}agentapi_{}{end}", self.cookie_prefix(), self.port)
     }
 
     /// What chooses among one's organisations. Pages write it themselves.
     pub(super) fn organization_cookie(&self) -> String {
-        format!("agentapi_{}_organization", self.port)
+        format!("{}agentapi_{}_organization", self.cookie_prefix(), self.port)
+    }
+
+    fn cookie_prefix(&self) -> &'static str {
+        if self.scheme == Scheme::Https { "__Host-" } else { "" }
     }
 
     /// What sets such a cookie, or removes it.
@@ -296,10 +299,11 @@ mod tests {
             public.set_cookie(Kept::Begun, "x", 60),
             "__Host-agentapi_443_begun=x; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=60"
         );
-        assert_eq!(public.organization_cookie(), "agentapi_443_organization");
+        assert_eq!(public.organization_cookie(), "__Host-agentapi_443_organization");
         let (local, page, invited) = at(&site, "localhost:3284");
         assert_eq!((page.as_str(), invited.as_str()), ("http://localhost:3284", "https://agents.example"));
         assert_eq!(local.cookie(Kept::Login), "agentapi_3284");
+        assert_eq!(local.organization_cookie(), "agentapi_3284_organization");
         assert_eq!(
             local.set_cookie(Kept::Begun, "x", 60),
             "agentapi_3284_begun=x; Path=/api/v1/login/issuer; HttpOnly; SameSite=Lax; Max-Age=60"

@@ -116,6 +116,14 @@ export const checks = {
     await page.locator(id('invitation')).waitFor();
     await shot(page, options, 'invitation');
     await page.locator(id('invitation-accept')).click();
+    await page.locator(id('invitation-open')).waitFor();
+    const said = await page.locator(id('invitation')).innerText();
+    check(said.includes(organization) && said.includes(`still in ${people.grace.organization}`), `it says where to, and where she is: ${said}`);
+    await shot(page, options, 'invitation-accepted');
+    await page.locator(id('invitation-stay')).click();
+    await eventually('she stays where she was', async () => (await page.locator(id('organization')).innerText()).includes(people.grace.organization));
+    await page.goto(link);
+    await page.locator(id('invitation-open')).click();
     await eventually('she is in the organisation', async () => (await page.locator(id('organization')).innerText()).includes(organization));
     check((await page.locator(id('own-role')).innerText()) === 'member', 'as what she was invited as');
     check(await page.evaluate(() => !JSON.stringify({ ...sessionStorage, ...localStorage }).includes('aai_')), 'and no storage has the token');

@@ -1,5 +1,5 @@
-// Logging in with an address and a password, as in a project with Supabase Auth: what is wrong is said, an invitation comes along, and one is
-// back where one was.
+// Logging in with an address and a password, as in a project with Supabase Auth: what is wrong is said, an invitation is accepted on request
+// alone, and one is back where one was.
 import { check, eventually, id, shot } from '../lib.mjs';
 
 async function logIn(page, { email, password }) {
@@ -30,8 +30,16 @@ export const checks = {
     await shot(page, options, 'password-wrong');
   },
 
-  async 'whoever is invited logs in, and is a member'({ page, context, options }) {
+  async 'whoever is invited logs in, and is a member when they accept'({ page, context, options }) {
     await logIn(page, options.invited.ada);
+    await page.locator(id('invitation-accept')).waitFor();
+    check((await page.evaluate(async () => (await fetch('/api/v1/me')).status)) === 403, 'logging in accepts nothing');
+    await page.locator(id('invitation-accept')).click();
+    await page.locator(id('invitation-open')).waitFor();
+    check(/ours.*admin/s.test(await page.locator(id('invitation')).innerText()), 'it says where, and as what');
+    check((await page.locator(id('invitation-stay')).count()) === 0, 'there is nowhere else to be');
+    await shot(page, options, 'password-accepted');
+    await page.locator(id('invitation-open')).click();
     await page.locator(id('app')).waitFor();
     check((await page.locator(id('organization')).innerText()).includes('ours'), 'in the organisation that invited');
     check((await page.locator(id('own-role')).innerText()) === 'admin', 'as what she was invited as');
@@ -66,9 +74,12 @@ export const checks = {
     await page.goto(options.invited.bob.link);
     await eventually('the login says what for', async () => (await page.locator(id('login')).innerText()).includes('invitation'));
     await logIn(page, options.invited.eve);
-    await eventually('it is refused', async () => (await problem(page)).includes('invitation'));
+    await page.locator(id('invitation-accept')).click();
+    await eventually('it is refused', async () => /another address/.test(await page.locator(id('invitation-problem')).innerText()));
     await shot(page, options, 'password-invitation-refused');
-    check(await page.locator(id('login-aside')).isVisible(), 'there is a way without it');
+    await page.locator(id('invitation-later')).click();
+    await page.locator(id('newcomer-logout')).click();
+    await page.locator(id('login-form')).waitFor();
   },
 
   async 'too many tries are said'({ page, options }) {

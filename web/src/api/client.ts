@@ -32,8 +32,7 @@ const list = <T>(path: string): Promise<T[]> => send<Page<T>>('GET', path).then(
 export const api = {
   loginMethods: () => send<LoginMethods>('GET', '/login/methods'),
   login: (code: string) => send<void>('POST', '/login', { code }),
-  loginByPassword: (email: string, password: string, invitation: InvitationToken | null) =>
-    send<void>('POST', '/login/password', { email, password, ...(invitation ? { invitation } : {}) }),
+  loginByPassword: (email: string, password: string) => send<void>('POST', '/login/password', { email, password }),
   logout: () => send<void>('POST', '/logout'),
   me: () => send<Me>('GET', '/me'),
 

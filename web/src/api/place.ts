@@ -44,12 +44,16 @@ export function onMoved(listener: () => void): void {
   };
 }
 
-/** Browsers share cookies between ports, so the port is in the name; it is the server's rule. */
+/** Browsers share cookies between ports, so the port is in the name; with TLS it begins so that no other host can set it. It is the server's rule. */
 function cookieName(): string {
-  return `agentapi_${location.port || (location.protocol === 'https:' ? '443' : '80')}_organization`;
+  return isTls() ? `__Host-agentapi_${location.port || '443'}_organization` : `agentapi_${location.port || '80'}_organization`;
+}
+
+function isTls(): boolean {
+  return location.protocol === 'https:';
 }
 
 function writeCookie(value: string, seconds: number): void {
-  const secure = location.protocol === 'https:' ? ' Secure;' : '';
+  const secure = isTls() ? ' Secure;' : '';
   document.cookie = `${cookieName()}=${value}; Path=/;${secure} SameSite=Strict; Max-Age=${seconds}`;
 }

@@ -11,7 +11,16 @@ export function takeLoginCode(): string | null {
   const match = /^#code=(.+)$/.exec(location.hash);
   if (!match?.[1]) return null;
   history.replaceState(null, '', location.pathname + location.search);
-  return decodeURIComponent(match[1]);
+  return decoded(match[1]);
+}
+
+/** What is no percent-encoding is passed on as it is: that it is no code is the server's to say. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /** Keeps the invitation that the address carries, if it carries one. */

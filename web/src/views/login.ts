@@ -1,11 +1,11 @@
 // What someone sees who is not logged in: the ways there are, as the server names them. A link of the command line always is one.
 
-import { api, ApiError, ISSUER_LOGIN_URL } from '../api/client.ts';
+import { api, ISSUER_LOGIN_URL } from '../api/client.ts';
 import type { LoginMethods } from '../api/types.ts';
 import { Fetched } from '../ui/fetched.ts';
 import { Fields, onSubmit, textInput } from '../ui/form.ts';
 import { h, type Child } from '../ui/dom.ts';
-import { dropInvitation, invitation, keepPlace } from './arrival.ts';
+import { invitation, keepPlace } from './arrival.ts';
 
 /** `again` is called when somebody is logged in. */
 export function loginView(problem: string | null, again: () => void): HTMLElement {
@@ -73,7 +73,6 @@ function passwordForm(again: () => void): HTMLElement {
   const email = textInput('login-email', { type: 'email', autocomplete: 'username', required: true });
   const password = textInput('login-password', { type: 'password', autocomplete: 'current-password', required: true });
   const button = h('button', { class: 'button primary tall', testid: 'login-submit' }, 'Log in');
-  const aside = h('button', { type: 'button', class: 'button', hidden: true, testid: 'login-aside' }, 'Log in without the invitation');
   const form = h(
     'form',
     { class: 'form bare', novalidate: true, testid: 'login-form' },
@@ -81,19 +80,13 @@ function passwordForm(again: () => void): HTMLElement {
     fields.field('password', 'Password', password),
     fields.general,
     button,
-    aside,
   );
-  aside.addEventListener('click', () => {
-    dropInvitation();
-    form.requestSubmit();
-  });
   onSubmit(form, button, fields, async () => {
-    const invited = invitation();
     try {
-      await api.loginByPassword(email.value.trim(), password.value, invited);
+      // Without an invitation: whether to accept one is asked afterwards, of whoever that is.
+      await api.loginByPassword(email.value.trim(), password.value);
     } catch (error) {
       password.value = '';
-      aside.hidden = !(invited && error instanceof ApiError && error.code === 'invitation_refused');
       password.focus();
       throw error;
     }
