@@ -26,7 +26,7 @@ use records::{
     ApiKeyRecord, AuditEntry, AuditFilter, AuditHead, AuditPage, BrowserSession, EgressFilter, Erased, Expiry,
     Founding, Holder, HostRecord, IdempotencyKey, Identity, InvitationRecord, LastOwner, LoginHolder, MadeByKey,
     MemberRecord, NewApiKey, NewEnrolment, NewInvitation, NewLogin, NewLoginCode, NewSession, NewViewer,
-    OrganizationChange, OrganizationOverview, OrganizationRecord, PersonRecord, RefreshTaken, Replay, Sealed,
+    OrganizationChange, OrganizationOverview, OrganizationRecord, PersonRecord, RefreshTaken, Replay, Rotation, Sealed,
     SessionChange, SessionFilter, SessionRecord, Sight, TenantContext, TokenHolder, UserHolder, Who,
 };
 
@@ -281,9 +281,11 @@ pub trait EnrolmentStore {
         credential_hash: String,
         at: OffsetDateTime,
     ) -> Answer<'_, Option<OrgId>>;
-    /// Gives a host a new credential. Those before stay good until it is confirmed: the answer may be lost on its way.
-    fn rotate_host_credential(&self, host: HostId, credential_hash: String, audit: AuditEntry) -> Answer<'_, ()>;
-    /// A host uses this credential: at the first time all others of it end, at `others_end_at`.
+    /// Gives a host a new credential. The one that it shows is confirmed by that, and stays good until the new one is: the answer may be lost on
+    /// its way. Two at most wait to be confirmed.
+    fn rotate_host_credential(&self, host: HostId, rotation: Rotation, audit: AuditEntry) -> Answer<'_, ()>;
+    /// A host uses this credential: at the first time it becomes good without an end, and those end that were made before it, at
+    /// `others_end_at`.
     fn confirm_host_credential(&self, credential_hash: String, others_end_at: OffsetDateTime) -> Answer<'_, ()>;
     /// Ends a host of the organisation: its credentials are good no longer.
     fn revoke_host(&self, tenant: TenantContext, host: HostId, audit: AuditEntry) -> Answer<'_, ()>;

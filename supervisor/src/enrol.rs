@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use agentapi_shared::api::{HostCredential, Problem, RedeemHostEnrolment};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use reqwest::{Client, RequestBuilder, Url};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,8 @@ enum EnrolError {
     Exists(PathBuf),
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
+    #[error("another enrol or rotate is at work on {0}; nothing was changed: wait until it has ended")]
+    Busy(PathBuf),
     #[error("{0} is no http(s) URL of a control plane")]
     Url(String),
     #[error(
@@ -64,10 +68,11 @@ enum EnrolError {
 pub(crate) fn enrol(options: &EnrolOptions) -> ExitCode {
     let enrolled = base_of(&options.url, options.allow_plain_http).and_then(|base| {
         let token = read_token(&options.token_file)?;
+        let turn = Turn::take(&options.credential_file)?;
         if options.credential_file.exists() {
             return Err(EnrolError::Exists(options.credential_file.clone()));
         }
-        let place = Place::reserve(&options.credential_file)?;
+        let place = turn.reserve()?;
         let url = at(&base, "/api/v1/host-enrolments/redeem");
         let made: HostCredential =
             json_of(&ask(&base, |http| http.post(url).json(&RedeemHostEnrolment { token: token.clone() }))?)?;
@@ -80,12 +85,12 @@ pub(crate) fn enrol(options: &EnrolOptions) -> ExitCode {
 /// Changes the credential of this host.
 pub(crate) fn rotate(options: &RotateOptions) -> ExitCode {
     let path = &options.credential_file;
-    let rotated = read(path).and_then(|text| {
-        let before: Credential = serde_json::from_str(&text).map_err(|_| EnrolError::Malformed(path.clone()))?;
+    let rotated = Turn::take(path).and_then(|turn| {
+        let before: Credential = serde_json::from_str(&read(path)?).map_err(|_| EnrolError::Malformed(path.clone()))?;
         let http = before.url.replacen("ws", "http", 1);
         let base = http.strip_suffix(agentapi_shared::link::PATH).ok_or_else(|| EnrolError::Malformed(path.clone()))?;
         let base = Url::parse(base).map_err(|_| EnrolError::Malformed(path.clone()))?;
-        let place = Place::reserve(path)?;
+        let place = turn.reserve()?;
         let url = at(&base, "/api/v1/hosts/credential");
         let made: HostCredential = json_of(&ask(&base, |http| http.post(url).bearer_auth(&before.token))?)?;
         place.fill(&before.url, &made)?;
@@ -181,17 +186,30 @@ fn ask(base: &Url, request: impl FnOnce(&Client) -> RequestBuilder) -> Result<Ve
     })
 }
 
-/// A new file beside the one that it takes the place of, as a whole; readable by its owner only, from its first moment on.
-struct Place {
+/// The right to change a credential's file, from before it is read until the control plane knows what is in it. Two at once would take each
+/// other's new file.
+struct Turn {
     path: PathBuf,
-    beside: PathBuf,
-    file: File,
-    filled: bool,
+    // The file stays when the lock goes: removing it would let two processes lock two files of the same name.
+    _lock: Flock<File>,
 }
 
-impl Place {
-    fn reserve(path: &Path) -> Result<Self, EnrolError> {
-        let beside = path.with_extension("new");
+impl Turn {
+    /// Takes it, unless another process has it.
+    fn take(path: &Path) -> Result<Self, EnrolError> {
+        let beside = path.with_extension("lock");
+        let failed = |source| EnrolError::Write { path: beside.clone(), source };
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&beside).map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(EnrolError::Busy(path.to_owned())),
+            Err((_, errno)) => Err(failed(errno.into())),
+        }
+    }
+
+    fn reserve(&self) -> Result<Place<'_>, EnrolError> {
+        let beside = self.path.with_extension("new");
         let failed = |source| EnrolError::Write { path: beside.clone(), source };
         // One that a crash left behind may have other permissions.
         match std::fs::remove_file(&beside) {
@@ -199,22 +217,32 @@ impl Place {
             _ => {}
         }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), beside, file, filled: false })
+        Ok(Place { turn: self, beside, file, filled: false })
     }
+}
 
+/// A new file beside the one that it takes the place of, as a whole; readable by its owner only, from its first moment on.
+struct Place<'a> {
+    turn: &'a Turn,
+    beside: PathBuf,
+    file: File,
+    filled: bool,
+}
+
+impl Place<'_> {
     fn fill(mut self, url: &str, made: &HostCredential) -> Result<(), EnrolError> {
         let credential = Credential { url: url.to_owned(), token: made.token.clone() };
         let written = serde_json::to_vec(&credential).map_err(io::Error::from).and_then(|text| {
             self.file.write_all(&text)?;
             self.file.sync_all()?;
-            std::fs::rename(&self.beside, &self.path)
+            std::fs::rename(&self.beside, &self.turn.path)
         });
         self.filled = written.is_ok();
-        written.map_err(|source| EnrolError::Write { path: self.path.clone(), source })
+        written.map_err(|source| EnrolError::Write { path: self.turn.path.clone(), source })
     }
 }
 
-impl Drop for Place {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
         if !self.filled {
             // Nothing of use is in it.
@@ -243,21 +271,66 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_credential_is_there_as_a_whole_or_not_at_all() {
+    /// A directory for one test's credential.
+    fn directory() -> PathBuf {
         let dir = std::env::temp_dir().join(format!("enrol-{}", agentapi_shared::EventId::generate()));
         std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let name = |entry: io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_credential_is_there_as_a_whole_or_not_at_all() {
+        let dir = directory();
         let path = dir.join("host-credential.json");
-        drop(Place::reserve(&path).unwrap());
-        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+        let turn = Turn::take(&path).unwrap();
+        drop(turn.reserve().unwrap());
+        assert_eq!(names(&dir), ["host-credential.lock"]);
         let made = HostCredential { host_id: agentapi_shared::HostId::generate(), token: "aah_x".to_owned() };
-        Place::reserve(&path).unwrap().fill("ws://127.0.0.1:1/api/v1/link", &made).unwrap();
+        turn.reserve().unwrap().fill("ws://127.0.0.1:1/api/v1/link", &made).unwrap();
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
             r#"{"url":"ws://127.0.0.1:1/api/v1/link","token":"aah_x"}"#
         );
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+        for name in ["host-credential.json", "host-credential.lock"] {
+            assert_eq!(std::fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        }
+        assert_eq!(names(&dir), ["host-credential.json", "host-credential.lock"]);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn whoever_comes_second_changes_nothing() {
+        let dir = directory();
+        let path = dir.join("host-credential.json");
+        let made = HostCredential { host_id: agentapi_shared::HostId::generate(), token: "aah_x".to_owned() };
+        let first = Turn::take(&path).unwrap();
+        let place = first.reserve().unwrap();
+        // As `rotate` and `enrol` of other processes come: no token is sent, and the first one's file is left alone.
+        std::fs::write(dir.join("token"), "aae_x").unwrap();
+        let enrolment = EnrolOptions {
+            url: "http://127.0.0.1:1".to_owned(),
+            token_file: dir.join("token"),
+            credential_file: path.clone(),
+            allow_plain_http: false,
+        };
+        assert_eq!(enrol(&enrolment), ExitCode::FAILURE);
+        std::fs::write(&path, r#"{"url":"ws://127.0.0.1:1/api/v1/link","token":"aah_before"}"#).unwrap();
+        assert_eq!(rotate(&RotateOptions { credential_file: path.clone() }), ExitCode::FAILURE);
+        let refused = Turn::take(&path).err().unwrap();
+        assert!(matches!(&refused, EnrolError::Busy(busy) if *busy == path), "{refused:?}");
+        place.fill("ws://127.0.0.1:1/api/v1/link", &made).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("aah_x"));
+        // It holds on until it is done, and then it is the next one's turn.
+        assert!(Turn::take(&path).is_err());
+        drop(first);
+        assert!(Turn::take(&path).is_ok());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -263,19 +263,19 @@ async fn a_lost_answer_locks_no_host_out() -> Result<()> {
         eventually("the rotation was done", || async { (rotations().await? == lost).then_some(()) }).await;
     }
     // Not by time either: nothing is ended.
-    let ended = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT COUNT(*) FROM host_credentials WHERE revoked_at IS NOT NULL').fetchone()[0])";
+    let ended = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT COUNT(revoked_at), COUNT(*) FROM host_credentials WHERE org_id IS NOT NULL').fetchone())";
     let ended = || -> Result<String> {
         let database = product.path().join("controlplane/controlplane.db");
         let counted = Command::new("python3").args(["-c", ended]).arg(database).output()?;
         Ok(String::from_utf8(counted.stdout)?.trim().to_owned())
     };
-    assert_eq!(ended()?, "0");
+    assert_eq!(ended()?, "(0, 3)");
     swallows.store(false, Ordering::Relaxed);
     let rotated = supervisor(&["rotate"])?;
     ensure!(rotated.status.success() && rotated.stderr.is_empty(), "{rotated:?}");
     let new = serde_json::from_str::<Value>(&std::fs::read_to_string(&credential)?)?;
     ensure!(new["token"] != json!(old), "a new one");
-    // It was used, so the one before, and both that were lost, end.
-    assert_eq!(ended()?, "3");
+    // Of those that were lost one waits, and the older one is gone. The new one was used, so that one and the one before end.
+    assert_eq!(ended()?, "(2, 3)");
     Ok(())
 }

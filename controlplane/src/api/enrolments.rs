@@ -59,9 +59,9 @@ pub(super) async fn rotate(
     headers: HeaderMap,
     params: Params,
 ) -> Result<(StatusCode, Json<HostCredential>), ApiError> {
-    let (host, _) = principal::host(&headers, &api).await?;
+    let (host, shown) = principal::host(&headers, &api).await?;
     params.finish()?;
-    Ok((StatusCode::CREATED, Json(enrolments::rotate(&api.plane, host).await?)))
+    Ok((StatusCode::CREATED, Json(enrolments::rotate(&api.plane, host, shown).await?)))
 }
 
 /// Say with a new credential that the host has it: those before end in ten minutes. A link that is opened with it says the same.

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::plane::Plane;
 use crate::sockets::Who;
 use crate::store::StoreError;
-use crate::store::records::{AuditEntry, NewEnrolment};
+use crate::store::records::{AuditEntry, NewEnrolment, Rotation};
 
 /// Prefix of an enrolment's token, so that scanners of leaked secrets know it.
 const TOKEN_PREFIX: &str = "aae_";
@@ -48,10 +48,11 @@ pub async fn redeem(plane: &Plane, token: String) -> Result<Option<HostCredentia
 }
 
 /// Gives a host a new credential in place of the one it came with, which stays good until the new one was used.
-pub async fn rotate(plane: &Plane, host: HostId) -> Result<HostCredential, DomainError> {
+pub async fn rotate(plane: &Plane, host: HostId, shown: String) -> Result<HostCredential, DomainError> {
     let credential = Secret::generate(HOST_TOKEN_PREFIX);
     let entry = audit::of_host(host, "host.rotate", None, Value::Null);
-    let rotated = plane.store.rotate_host_credential(host, credential.hash(), entry).await;
+    let rotation = Rotation { shown, new: credential.hash(), others_end_at: clock::now() + CHANGE_OVER };
+    let rotated = plane.store.rotate_host_credential(host, rotation, entry).await;
     rotated.map_err(|error| DomainError::of(NO_HOST, error))?;
     Ok(HostCredential { host_id: host, token: credential.expose().to_owned() })
 }

@@ -4,6 +4,7 @@ pub(super) mod audit;
 mod logins;
 mod operator;
 mod organizations;
+mod rotation;
 mod sandboxes;
 mod viewers;
 
@@ -124,6 +125,7 @@ pub(super) async fn run(subject: &Subject) {
     decisions_are_kept_with_their_session(subject).await;
     audit::run(subject).await;
     organizations::run(subject).await;
+    rotation::run(subject).await;
     viewers::run(subject).await;
     operator::run(subject).await;
 }

@@ -20,7 +20,7 @@ pub use logins::{LoginHolder, NewLogin, NewLoginCode, NewcomerHolder, RefreshTak
 pub use operator::{Erased, LastOwner, OrganizationOverview, Owner, PersonIn, PersonRecord, Who};
 pub use organizations::{
     ApiKeyRecord, Expiry, Founding, Identity, InvitationRecord, KeyFacts, MadeByKey, MemberRecord, NewApiKey,
-    NewEnrolment, NewInvitation, NewViewer, OrganizationChange, OrganizationRecord, Overdue,
+    NewEnrolment, NewInvitation, NewViewer, OrganizationChange, OrganizationRecord, Overdue, Rotation,
 };
 
 /// The organisation that exists from the first migration on.

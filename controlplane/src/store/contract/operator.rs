@@ -20,6 +20,8 @@ use crate::store::{Scope, StoreError};
 pub(super) async fn run(subject: &Subject) {
     whoever_is_shut_out_has_nothing_and_may_come_back(subject).await;
     a_last_owner_goes_only_if_that_is_meant(subject).await;
+    an_owner_who_is_shut_out_is_none(subject).await;
+    where_no_owner_is_left_everybody_may_go(subject).await;
     an_erasure_leaves_nothing_personal_and_every_hash(subject).await;
     the_platforms_trail_is_read_by_no_tenant(subject).await;
     organizations_are_shown_with_their_owners(subject).await;
@@ -126,6 +128,44 @@ async fn a_last_owner_goes_only_if_that_is_meant(subject: &Subject) {
     // An owner beside one who is shut out is alone.
     let second = TenantContext { org, ..subject.joiner("second").await };
     assert!(store.people(Who::User(second.user)).await.unwrap()[0].organizations.iter().all(|place| !place.alone));
+}
+
+async fn an_owner_who_is_shut_out_is_none(subject: &Subject) {
+    let (store, ours) = (&subject.store, &subject.ours);
+    let second = subject.joiner("second.owner").await;
+    let set = async |user, role| store.set_member_role(ours.clone(), user, role, entry()).await;
+    let leave = async || store.remove_member(ours.clone(), ours.user, entry()).await;
+    set(second.user, Role::Owner).await.unwrap();
+    store.disable_user(second.user, LastOwner::Stays, by_operator("user.disable")).await.unwrap();
+    assert_eq!(word(set(ours.user, Role::Admin).await), "last_owner");
+    assert_eq!(word(leave().await), "last_owner");
+    store.erase_person(second.user, LastOwner::Stays, by_operator("user.erase")).await.unwrap();
+    assert_eq!(word(set(ours.user, Role::Admin).await), "last_owner");
+    assert_eq!(word(leave().await), "last_owner");
+    // They go as owners as well.
+    set(second.user, Role::Member).await.unwrap();
+}
+
+async fn where_no_owner_is_left_everybody_may_go(subject: &Subject) {
+    let store = &subject.store;
+    let (founder, admin) = (subject.joiner("only.owner").await, subject.joiner("admin.there").await);
+    let org = OrgId::generate();
+    let (name, by) = ("left alone".to_owned(), Founding::Operator);
+    store.create_organization(founder.clone(), org, name, by, entry()).await.unwrap();
+    let (founder, admin) = (TenantContext { org, ..founder }, TenantContext { org, ..admin });
+    let invitation = NewInvitation {
+        id: InvitationId::generate(),
+        email: "admin.there@example.com".to_owned(),
+        role: Role::Admin,
+        token_hash: hash("into what is left alone"),
+        expires_at: OffsetDateTime::now_utc() + Duration::DAY,
+    };
+    let token = invitation.token_hash.clone();
+    store.create_invitation(founder.clone(), invitation, entry()).await.unwrap();
+    store.accept_invitation(admin.clone(), org, token, entry()).await.unwrap();
+    store.disable_user(founder.user, LastOwner::Goes, by_operator("user.disable")).await.unwrap();
+    store.set_member_role(admin.clone(), admin.user, Role::Member, entry()).await.unwrap();
+    store.remove_member(admin.clone(), admin.user, entry()).await.unwrap();
 }
 
 async fn an_erasure_leaves_nothing_personal_and_every_hash(subject: &Subject) {

@@ -9,8 +9,8 @@ use super::{NOW, Subject, create_entry, entry, hash, new_session};
 use crate::capability::Role;
 use crate::store::records::{
     AuditEntry, AuditFilter, EgressFilter, Founding, Holder, Identity, LOCAL_HOST, MadeByKey, NewApiKey, NewEnrolment,
-    NewInvitation, NewSession, OrganizationChange, Overdue, SessionChange, SessionFilter, SessionRecord, SpawnRecord,
-    TenantContext,
+    NewInvitation, NewSession, OrganizationChange, Overdue, Rotation, SessionChange, SessionFilter, SessionRecord,
+    SpawnRecord, TenantContext,
 };
 use crate::store::{Created, Scope, StoreError};
 
@@ -30,7 +30,7 @@ pub(super) async fn run(subject: &Subject) {
 }
 
 /// Later than any clock here says.
-fn later() -> OffsetDateTime {
+pub(super) fn later() -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::DAY
 }
 
@@ -398,25 +398,6 @@ async fn a_machine_becomes_a_host_once(subject: &Subject) {
     let found = listed(ours).await.unwrap();
     assert_eq!((found.org, found.name.as_deref()), (Some(ours.org), Some("worker")));
     assert_eq!(listed(&subject.theirs).await, None);
-    let rotate = async |credential: &str| store.rotate_host_credential(host, hash(credential), entry()).await;
-    let confirm = async |credential: &str, end| store.confirm_host_credential(hash(credential), end).await.unwrap();
-    // The first answer is lost, and the host asks once more with what it has; nothing ends by time.
-    rotate("credential-2").await.unwrap();
-    confirm("credential", NOW).await;
-    rotate("credential-3").await.unwrap();
-    for credential in ["credential", "credential-2", "credential-3"] {
-        assert_eq!(whose(credential).await, Some(Holder::Host(host)), "{credential}");
-    }
-    // Used, it ends the others, at the time that is said, and says it once.
-    confirm("credential-3", later()).await;
-    assert!(whose("credential").await.is_some());
-    rotate("credential-4").await.unwrap();
-    confirm("credential-3", NOW).await;
-    assert!(whose("credential-4").await.is_some() && whose("credential").await.is_some());
-    confirm("nobody's", NOW).await;
-    confirm("credential-4", NOW).await;
-    assert_eq!((whose("credential").await, whose("credential-2").await), (None, None));
-    assert_eq!((whose("credential-3").await, whose("credential-4").await), (None, Some(Holder::Host(host))));
     let revoke = async |tenant: &TenantContext, host| store.revoke_host(tenant.clone(), host, entry()).await;
     assert_eq!(word(revoke(&subject.colleague, host).await), "forbidden");
     let stranger = subject.organization().await;
@@ -424,9 +405,10 @@ async fn a_machine_becomes_a_host_once(subject: &Subject) {
     // One that serves everybody is the platform's.
     assert_eq!(word(revoke(ours, LOCAL_HOST).await), "not_found");
     revoke(ours, host).await.unwrap();
-    assert_eq!((whose("credential-4").await, listed(ours).await), (None, None));
+    assert_eq!((whose("credential").await, listed(ours).await), (None, None));
     assert!(matches!(store.host(host).await, Err(StoreError::NotFound)));
-    assert_eq!(word(rotate("credential-5").await), "not_found");
+    let rotation = Rotation { shown: hash("credential"), new: hash("another"), others_end_at: later() };
+    assert_eq!(word(store.rotate_host_credential(host, rotation, entry()).await), "not_found");
     assert_eq!(word(revoke(ours, host).await), "not_found");
 }
 

@@ -8,7 +8,7 @@ use super::Postgrest;
 use crate::capability::Role;
 use crate::store::records::{
     ApiKeyRecord, AuditEntry, Expiry, Founding, Identity, InvitationRecord, MadeByKey, MemberRecord, NewApiKey,
-    NewEnrolment, NewInvitation, OrganizationChange, OrganizationRecord, TenantContext,
+    NewEnrolment, NewInvitation, OrganizationChange, OrganizationRecord, Rotation, TenantContext,
 };
 use crate::store::{Answer, ApiKeyStore, EnrolmentStore, MemberStore, OrganizationStore, Scope};
 use agentapi_shared::audit::PLATFORM;
@@ -135,11 +135,11 @@ impl EnrolmentStore for Postgrest {
         Box::pin(async move { self.as_service().redeem_host_enrolment(&token_hash, host, &credential_hash, at).await })
     }
 
-    fn rotate_host_credential(&self, host: HostId, credential_hash: String, audit: AuditEntry) -> Answer<'_, ()> {
+    fn rotate_host_credential(&self, host: HostId, rotation: Rotation, audit: AuditEntry) -> Answer<'_, ()> {
         Box::pin(async move {
             let org = self.as_service().org_of_host(host).await?;
             let audit = audit.argument(org.unwrap_or(PLATFORM), &Scope::Host(host));
-            self.as_service().rotate_host_credential(host, &credential_hash, audit).await
+            self.as_service().rotate_host_credential(host, &rotation, audit).await
         })
     }
 

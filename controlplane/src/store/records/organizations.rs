@@ -204,6 +204,17 @@ pub struct NewEnrolment {
     pub made_by: Option<ApiKeyId>,
 }
 
+/// A host's credential to be made in place of another one.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    /// Of the credential that the host asks with: it has this one.
+    pub shown: String,
+    /// Of the new credential.
+    pub new: String,
+    /// If the host was not seen with the one that it shows before: when those end that were made before that.
+    pub others_end_at: OffsetDateTime,
+}
+
 /// A viewer that attaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewViewer {

@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::organizations::{record, require, role_of};
 use super::{Sqlite, api_keys, audit, rows};
 use crate::capability::Capability;
-use crate::store::records::{AuditEntry, DEFAULT_ORG, NewEnrolment, TenantContext};
+use crate::store::records::{AuditEntry, DEFAULT_ORG, NewEnrolment, Rotation, TenantContext};
 use crate::store::{Answer, EnrolmentStore, Scope, StoreError};
 
 /// A credential that was given to a host, and that the host did not use within this time, is removed at its next rotation.
@@ -30,8 +30,8 @@ impl EnrolmentStore for Sqlite {
         self.call(move |tx| redeem(tx, &token_hash, host, &credential_hash, at))
     }
 
-    fn rotate_host_credential(&self, host: HostId, credential_hash: String, audit: AuditEntry) -> Answer<'_, ()> {
-        self.call(move |tx| rotate(tx, host, &credential_hash, &audit))
+    fn rotate_host_credential(&self, host: HostId, rotation: Rotation, audit: AuditEntry) -> Answer<'_, ()> {
+        self.call(move |tx| rotate(tx, host, &rotation, &audit))
     }
 
     fn confirm_host_credential(&self, credential_hash: String, others_end_at: OffsetDateTime) -> Answer<'_, ()> {
@@ -121,29 +121,37 @@ pub(super) fn insert_credential(
     Ok(())
 }
 
-fn rotate(tx: &Transaction<'_>, host: HostId, credential_hash: &str, audit: &AuditEntry) -> Result<(), StoreError> {
+fn rotate(tx: &Transaction<'_>, host: HostId, rotation: &Rotation, audit: &AuditEntry) -> Result<(), StoreError> {
     let sql = "SELECT org_id FROM hosts WHERE id = ?1 AND revoked_at IS NULL";
     let org: Option<OrgId> = tx.query_row(sql, [host.to_string()], |row| rows::id_option(row, "org_id"))?;
-    // One that was not confirmed for so long was lost on its way.
+    // Whoever shows it has it.
+    confirm(tx, &rotation.shown, rotation.others_end_at)?;
+    // One that was not confirmed for so long was lost on its way. With the new one two wait at most, however often a host asks.
     tx.execute(
-        "DELETE FROM host_credentials WHERE host_id = ?1 AND pending AND created_at < ?2",
+        "DELETE FROM host_credentials WHERE host_id = ?1 AND pending AND (created_at < ?2 OR rowid <> (
+             SELECT MAX(newest.rowid) FROM host_credentials AS newest WHERE newest.host_id = ?1 AND newest.pending))",
         [host.to_string(), time_text(audit.at - UNCONFIRMED_MAX)],
     )?;
-    insert_credential(tx, credential_hash, host, org, &host.to_string(), &time_text(audit.at))?;
-    tx.execute("UPDATE host_credentials SET pending = 1 WHERE hash = ?1", [credential_hash])?;
+    insert_credential(tx, &rotation.new, host, org, &host.to_string(), &time_text(audit.at))?;
+    tx.execute("UPDATE host_credentials SET pending = 1 WHERE hash = ?1", [&rotation.new])?;
     audit::insert(tx, &Scope::Host(host), org.unwrap_or(DEFAULT_ORG), audit)
 }
 
-/// Ends all others of the host, if this one was not used before.
+/// If this one was not used before: it is good, whatever another one said of it, and those of the host end that were made before it. One that
+/// was made after it may be on its way. Rows are numbered as they are made, which no clock that is set back changes.
 fn confirm(tx: &Transaction<'_>, hash: &str, others_end_at: OffsetDateTime) -> Result<(), StoreError> {
-    let host: Option<String> = tx
-        .prepare_cached("UPDATE host_credentials SET pending = 0 WHERE hash = ?1 AND pending RETURNING host_id")?
-        .query_row([hash], |row| row.get("host_id"))
+    let shown: Option<(String, i64)> = tx
+        .prepare_cached(
+            "UPDATE host_credentials SET pending = 0, revoked_at = NULL
+             WHERE hash = ?1 AND pending AND (revoked_at IS NULL OR revoked_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+             RETURNING host_id, rowid AS number",
+        )?
+        .query_row([hash], |row| Ok((row.get("host_id")?, row.get("number")?)))
         .optional()?;
-    if let Some(host) = host {
+    if let Some((host, number)) = shown {
         tx.execute(
-            "UPDATE host_credentials SET revoked_at = MIN(COALESCE(revoked_at, ?3), ?3) WHERE host_id = ?1 AND hash <> ?2",
-            [host.as_str(), hash, &time_text(others_end_at)],
+            "UPDATE host_credentials SET revoked_at = MIN(COALESCE(revoked_at, ?3), ?3) WHERE host_id = ?1 AND rowid < ?2",
+            params![host, number, time_text(others_end_at)],
         )?;
     }
     Ok(())

@@ -64,8 +64,11 @@ fn member(tx: &Transaction<'_>, org: OrgId, user: UserId) -> Result<Role, StoreE
     Ok(tx.query_row(sql, [org.to_string(), user.to_string()], |row| rows::word(row, "role"))?)
 }
 
+/// Refuses to have taken the last owner away who can act as such: whoever is shut out or erased keeps the role, and is of no use. Asked when an
+/// owner was changed only: where none is left already, everybody else may still change and leave.
 fn keep_an_owner(tx: &Transaction<'_>, org: OrgId) -> Result<(), StoreError> {
-    let sql = "SELECT COUNT(*) FROM memberships WHERE org_id = ?1 AND role = 'owner'";
+    let sql = "SELECT COUNT(*) FROM memberships AS m JOIN users AS u ON u.id = m.user_id AND u.disabled_at IS NULL
+               WHERE m.org_id = ?1 AND m.role = 'owner'";
     let owners: u32 = tx.query_row(sql, [org.to_string()], |row| row.get(0))?;
     if owners == 0 { Err(StoreError::Refused("last_owner".to_owned())) } else { Ok(()) }
 }
@@ -86,7 +89,9 @@ fn set_role(
         "UPDATE memberships SET role = ?3 WHERE org_id = ?1 AND user_id = ?2",
         [tenant.org.to_string().as_str(), user.to_string().as_str(), role.as_str()],
     )?;
-    keep_an_owner(tx, tenant.org)?;
+    if before == Role::Owner {
+        keep_an_owner(tx, tenant.org)?;
+    }
     record(tx, tenant, tenant.org, audit)
 }
 
@@ -94,13 +99,16 @@ fn remove(tx: &Transaction<'_>, tenant: &TenantContext, user: UserId, audit: &Au
     let leaves = user == tenant.user;
     let needed = if leaves { Capability::OrganizationView } else { Capability::MemberManage };
     let own = require(tx, tenant, needed)?;
-    if member(tx, tenant.org, user)? == Role::Owner && !own.has(Capability::OwnerGrant) {
+    let before = member(tx, tenant.org, user)?;
+    if before == Role::Owner && !own.has(Capability::OwnerGrant) {
         return Err(StoreError::Forbidden);
     }
     let (org, user, at) = (tenant.org.to_string(), user.to_string(), time_text(audit.at));
     tx.execute("DELETE FROM memberships WHERE org_id = ?1 AND user_id = ?2", [&org, &user])?;
     end_credentials(tx, &org, &user, &at)?;
-    keep_an_owner(tx, tenant.org)?;
+    if before == Role::Owner {
+        keep_an_owner(tx, tenant.org)?;
+    }
     record(tx, tenant, tenant.org, audit)
 }
 

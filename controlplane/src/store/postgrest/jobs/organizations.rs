@@ -11,7 +11,7 @@ use crate::store::StoreError;
 use crate::store::postgrest::client::Function;
 use crate::store::postgrest::filter::{Filter, Query};
 use crate::store::postgrest::rows;
-use crate::store::records::{Expiry, Identity, Overdue};
+use crate::store::records::{Expiry, Identity, Overdue, Rotation};
 
 #[derive(Debug, Deserialize)]
 struct LoggedIn {
@@ -93,12 +93,12 @@ impl AsService<'_> {
     pub(in crate::store::postgrest) async fn rotate_host_credential(
         &self,
         host: HostId,
-        credential_hash: &str,
+        rotation: &Rotation,
         audit: Value,
     ) -> Result<(), StoreError> {
         const ROTATE: Function = Function::once("job_rotate_host_credential");
-        let arguments =
-            json!({ "p_host": host, "p_credential": credential_hash, "p_others_end_at": null, "p_audit": audit });
+        let arguments = json!({ "p_host": host, "p_credential": rotation.new, "p_shown": rotation.shown,
+            "p_others_end_at": rows::time(rotation.others_end_at), "p_audit": audit });
         self.call(ROTATE, arguments).await
     }
 
