@@ -58,6 +58,8 @@ export const checks = {
     await eventually('the login says what for', async () => (await page.locator(id('login')).innerText()).includes('invitation'));
     await continueAs(page, 'ada');
     await page.locator(id('invitation-accept')).click();
+    // They are somewhere else, and go there when they say so.
+    await page.locator(id('invitation-open')).click();
     await eventually('they are in it', async () => (await page.locator(id('organization')).innerText()).includes('Analytical Engines'));
     check((await page.locator(id('own-role')).innerText()) === 'viewer', 'as what they were invited as');
   },

@@ -85,9 +85,12 @@ export const checks = {
   async 'too many tries are said'({ page, options }) {
     const { ada } = options.invited;
     await eventually('the issuer takes no more', async () => {
+      const answered = page.waitForResponse((response) => response.url().endsWith('/api/v1/login/password'));
       await logIn(page, { ...ada, password: 'wrong' });
-      return /too many|attempts|try again/i.test(await problem(page));
+      return (await answered).status() === 429;
     });
+    // Nothing can be sent until then, so this is said for a while.
+    await eventually('it is said', async () => /too many|attempts|try again/i.test(await problem(page)));
     await shot(page, options, 'password-too-many');
   },
 };
