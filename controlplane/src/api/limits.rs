@@ -1,5 +1,6 @@
 //! Rate limits in HTTP: headers that say how things stand (draft-ietf-httpapi-ratelimit-headers-10), and the refusal.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
@@ -52,17 +53,18 @@ pub(super) fn take_within(parts: &Parts, api: &Api, principal: &Principal) -> Re
 
 /// Counts a request of somebody whom nothing holds but where they come from: they are not known yet, or in no organisation.
 pub(super) fn take_address(parts: &Parts, api: &Api) -> Result<(), ApiError> {
-    match parts.extensions.get::<Peer>() {
-        Some(Peer(address)) => told(parts, api.limits.take_address(*address)),
-        // The server says of each connection where it comes from.
-        None => Ok(()),
-    }
+    by_place(parts, |address| api.limits.take_address(address))
 }
 
-/// Counts an attempt to log in with a password, by the address of the account: guesses may come from anywhere.
+/// Counts an attempt to log in with a password, by the account and by where it comes from.
 pub(super) fn take_account(parts: &Parts, api: &Api, email: &str) -> Result<(), ApiError> {
+    by_place(parts, |address| api.limits.take_account(email, address))
+}
+
+fn by_place(parts: &Parts, take: impl FnOnce(IpAddr) -> Result<Option<Standing>, Exceeded>) -> Result<(), ApiError> {
     match parts.extensions.get::<Peer>() {
-        Some(Peer(address)) => told(parts, api.limits.take_account(email, *address)),
+        Some(Peer(address)) => told(parts, take(*address)),
+        // The server says of each connection where it comes from.
         None => Ok(()),
     }
 }

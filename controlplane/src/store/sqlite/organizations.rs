@@ -251,25 +251,25 @@ pub(super) fn day_of(at: OffsetDateTime) -> Result<String, StoreError> {
     Ok(time_text(at).chars().take("2026-01-01".len()).collect())
 }
 
-/// Refuses an agent that the organisation does not allow.
-pub(super) fn require_agent(tx: &Transaction<'_>, org: OrgId, agent: &str) -> Result<(), StoreError> {
-    let settings = tx
-        .prepare_cached("SELECT settings FROM organizations WHERE id = ?1")?
-        .query_row([org.to_string()], read_settings)?;
-    let allowed = settings.agents.is_none_or(|agents| agents.iter().any(|one| one == agent));
+/// What an organisation wants of its sessions.
+pub(super) fn settings(tx: &Transaction<'_>, org: OrgId) -> Result<OrganizationSettings, StoreError> {
+    let sql = "SELECT settings FROM organizations WHERE id = ?1";
+    Ok(tx.prepare_cached(sql)?.query_row([org.to_string()], read_settings)?)
+}
+
+/// Refuses an agent that an organisation with these settings does not allow.
+pub(super) fn require_agent(settings: &OrganizationSettings, agent: &str) -> Result<(), StoreError> {
+    let allowed = settings.agents.as_ref().is_none_or(|agents| agents.iter().any(|one| one == agent));
     if allowed { Ok(()) } else { Err(StoreError::Refused("agent_not_allowed".to_owned())) }
 }
 
-/// Refuses a sandbox that the organisation does not allow.
-pub(super) fn require_sandbox(tx: &Transaction<'_>, org: OrgId, request: &SandboxRequest) -> Result<(), StoreError> {
-    let settings = tx
-        .prepare_cached("SELECT settings FROM organizations WHERE id = ?1")?
-        .query_row([org.to_string()], read_settings)?;
-    let fault = settings.sandbox.and_then(|policy| policy.fault(request));
+/// Refuses a sandbox that it does not allow.
+pub(super) fn require_sandbox(settings: &OrganizationSettings, request: &SandboxRequest) -> Result<(), StoreError> {
+    let fault = settings.sandbox.as_ref().and_then(|policy| policy.fault(request));
     fault.map_or(Ok(()), |_| Err(StoreError::Refused("sandbox_not_allowed".to_owned())))
 }
 
-/// What an organisation wants of its sessions.
+/// The column of it.
 pub(super) fn read_settings(row: &Row<'_>) -> rusqlite::Result<OrganizationSettings> {
     Ok(OrganizationSettings::from_stored(rows::json(row, "settings")?))
 }

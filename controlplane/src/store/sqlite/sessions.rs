@@ -2,7 +2,7 @@
 
 use agentapi_shared::api::{SandboxPolicy, Visibility};
 use agentapi_shared::audit::entry::time_text;
-use agentapi_shared::{HostId, SessionId, SpawnNumber, SpawnState, WindowSize};
+use agentapi_shared::{HostId, SessionId, SpawnState, WindowSize};
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
 use time::OffsetDateTime;
 
@@ -77,8 +77,9 @@ pub(super) fn create(
             return Ok(Created::Seen(replay));
         }
     }
-    organizations::require_agent(tx, tenant.org, &new.agent)?;
-    organizations::require_sandbox(tx, tenant.org, &new.sandbox)?;
+    let settings = organizations::settings(tx, tenant.org)?;
+    organizations::require_agent(&settings, &new.agent)?;
+    organizations::require_sandbox(&settings, &new.sandbox)?;
     organizations::claim_session(tx, tenant.org, new.at)?;
     organizations::count_session(tx, tenant.org, new.at)?;
     let (id, at) = (new.id.to_string(), time_text(new.at));
@@ -106,10 +107,10 @@ pub(super) fn create(
         ],
     )?;
     tx.execute(
-        "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state, has_env) VALUES (?1, 1, ?2, ?3, ?4, 'pending', ?5)",
-        params![id, org, user, at, new.has_env],
+        "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state, has_env, sandbox_policy)
+         VALUES (?1, 1, ?2, ?3, ?4, 'pending', ?5, ?6)",
+        params![id, org, user, at, new.has_env, settings.sandbox.as_ref().map(rows::json_text).transpose()?],
     )?;
-    stamp_policy(tx, new.id, 1)?;
     audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)?;
     Ok(Created::New(Box::new(get(tx, &Scope::System, new.id)?)))
 }
@@ -260,36 +261,30 @@ pub(super) fn update(
     if record.revision != revision {
         return Err(StoreError::Stale);
     }
-    // A session that somebody starts again counts again.
-    if matches!(scope, Scope::Tenant(_)) && change.new_spawn.is_some() && record.state().is_ended() {
-        organizations::require_sandbox(tx, record.org, &record.sandbox)?;
-        organizations::claim_session(tx, record.org, OffsetDateTime::now_utc())?;
-    }
     if let Some(spawn) = &change.spawn {
         write_spawn(tx, id, spawn)?;
     }
     if let Some(spawn) = &change.new_spawn {
+        let settings = organizations::settings(tx, record.org)?;
+        // A session that somebody starts again counts again, under what its organisation allows now.
+        if matches!(scope, Scope::Tenant(_)) && record.state().is_ended() {
+            organizations::require_sandbox(&settings, &record.sandbox)?;
+            organizations::claim_session(tx, record.org, OffsetDateTime::now_utc())?;
+        }
         tx.prepare_cached(
-            "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state) SELECT ?1, ?2, org_id, created_by,
-             strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'pending' FROM user_sessions WHERE id = ?1",
+            "INSERT INTO spawns (session_id, number, org_id, created_by, created_at, state, sandbox_policy) SELECT ?1, ?2, org_id, created_by,
+             strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'pending', ?3 FROM user_sessions WHERE id = ?1",
         )?
-        .execute(params![id.to_string(), spawn.number])?;
-        stamp_policy(tx, id, spawn.number)?;
+        .execute(params![
+            id.to_string(),
+            spawn.number,
+            settings.sandbox.as_ref().map(rows::json_text).transpose()?
+        ])?;
     }
     record.spawns = spawns(tx, id)?;
     apply(&mut record, change);
     write_session(tx, &record)?;
     Ok(record)
-}
-
-/// Writes down what the organisation allows of sandboxes as a spawn begins.
-fn stamp_policy(tx: &Transaction<'_>, id: SessionId, number: SpawnNumber) -> Result<(), StoreError> {
-    tx.prepare_cached(
-        "UPDATE spawns SET sandbox_policy = (SELECT settings -> 'sandbox' FROM organizations WHERE id = spawns.org_id)
-         WHERE session_id = ?1 AND number = ?2",
-    )?
-    .execute(params![id.to_string(), number])?;
-    Ok(())
 }
 
 fn apply(record: &mut SessionRecord, change: &SessionChange) {
