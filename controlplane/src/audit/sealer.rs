@@ -22,6 +22,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Records sealed in one call; a store may do fewer.
 const BATCH_MAX: u32 = 2_000;
 
+/// What a store seals at least in one call if so many wait. Fewer are what came just now: to ask again at once, as long as records come, would be
+/// a call for every few of them.
+const BATCH_MIN: u64 = 100;
+
 /// A record waits for one that came just before it, and not longer than a second.
 const _: () = assert!(GATHER.as_millis() + SECOND_LOOK.as_millis() < 1000);
 
@@ -64,9 +68,10 @@ pub(super) async fn run(store: Arc<dyn Store>, sealed: watch::Sender<u64>, end: 
 pub async fn seal_all(store: &dyn Store) -> Result<u64, StoreError> {
     let mut all = 0;
     loop {
-        match store.seal_audit(BATCH_MAX).await? {
-            0 => return Ok(all),
-            count => all += count,
+        let count = store.seal_audit(BATCH_MAX).await?;
+        all += count;
+        if count < BATCH_MIN {
+            return Ok(all);
         }
     }
 }

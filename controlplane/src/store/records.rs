@@ -7,11 +7,11 @@ mod organizations;
 
 use std::collections::BTreeMap;
 
-use agentapi_shared::api::{Posture, SandboxPolicy, SandboxRequest, Visibility, Workspace};
+use agentapi_shared::api::{Posture, STOP_GRACE_MS, SandboxPolicy, SandboxRequest, Visibility, Workspace};
 use agentapi_shared::egress::EgressVerdict;
 use agentapi_shared::link::HostFacts;
 use agentapi_shared::{ApiKeyId, EventId, Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use crate::capability::Role;
 
@@ -114,6 +114,11 @@ pub struct NewSession {
     pub visibility: Visibility,
 }
 
+/// No store keeps more of a time.
+fn in_microseconds(at: OffsetDateTime) -> OffsetDateTime {
+    at - Duration::nanoseconds(i64::from(at.nanosecond() % 1000))
+}
+
 /// A session with all its spawns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionRecord {
@@ -164,6 +169,49 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
+    /// What a store wrote as it made a session, so that it need not be read again.
+    #[must_use]
+    pub fn made(tenant: &TenantContext, new: &NewSession, sandbox_policy: SandboxPolicy) -> Self {
+        let new = new.clone();
+        let spawn = SpawnRecord {
+            number: 1,
+            state: SpawnState::Pending,
+            accepted: false,
+            has_env: new.has_env,
+            report: (0, 0),
+            boot_id: None,
+            started: None,
+            ended: None,
+            exit: None,
+            posture: None,
+            sandbox_policy,
+        };
+        Self {
+            id: new.id,
+            org: tenant.org,
+            created_by: tenant.user,
+            visibility: new.visibility,
+            created_at: in_microseconds(new.at),
+            name: new.name,
+            labels: new.labels,
+            agent: new.agent,
+            command: new.command,
+            args: new.args,
+            run_command: None,
+            size: new.size,
+            workspace: new.workspace,
+            sandbox: new.sandbox,
+            host: None,
+            desired: Desired::Run,
+            generation: 1,
+            stop: StopRequest { grace_ms: STOP_GRACE_MS, force: false },
+            purging: false,
+            restarting: false,
+            revision: 1,
+            spawns: vec![spawn],
+        }
+    }
+
     /// The newest spawn; a session without one cannot be stored.
     #[must_use]
     pub fn newest(&self) -> Option<&SpawnRecord> {

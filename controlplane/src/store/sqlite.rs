@@ -1,7 +1,8 @@
 //! The embedded store: SQLite in WAL mode behind one thread.
 //!
-//! One thread owns the one connection, so transactions never wait for each other and nothing blocks the runtime. `synchronous=NORMAL`
-//! with WAL keeps every answered write through a kill of the process; only a crash of the whole machine may lose the last moments.
+//! One thread owns the one connection that writes, so transactions never wait for each other and nothing blocks the runtime; the few rows that each
+//! request asks for come from connections that only read (`readers`). `synchronous=NORMAL` with WAL keeps every answered write through a kill
+//! of the process; only a crash of the whole machine may lose the last moments.
 
 mod api_keys;
 mod audit;
@@ -15,17 +16,21 @@ mod logins;
 mod members;
 mod operator;
 mod organizations;
+mod readers;
 mod rows;
 mod sessions;
 mod upkeep;
 mod viewers;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Answer, Store, StoreError};
+use readers::Readers;
 
 /// Operations that wait for the thread. Overflow: the caller waits for room.
 const QUEUE_MAX: usize = 1024;
@@ -51,6 +56,7 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     queue: mpsc::Sender<Job>,
+    readers: Arc<Readers>,
     /// The newest audit record's place in the table.
     audit_written: watch::Receiver<u64>,
 }
@@ -109,7 +115,16 @@ impl Sqlite {
             }
         };
         std::thread::Builder::new().name("sqlite".to_owned()).spawn(work).map_err(OpenError::Thread)?;
-        Ok(Self { queue, audit_written })
+        Ok(Self { queue, readers: Arc::new(Readers::new(path)), audit_written })
+    }
+
+    /// Reads a few rows, here and now.
+    fn read<'a, T, F>(&'a self, work: F) -> Answer<'a, T>
+    where
+        T: Send + 'a,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'a,
+    {
+        Box::pin(async move { self.readers.read(work) })
     }
 
     /// Runs `work` in one transaction on the thread; it is committed if it succeeds.
@@ -141,7 +156,14 @@ fn transact<T>(
     Ok(value)
 }
 
+/// Plans do not depend on the values that are bound. They did with the statistics that this SQLite is built with, and with partial indexes: each use
+/// of a prepared statement with other values planned it anew, which took several times as long as the statement.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    keep_plans(connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     // Off until the database is up to date: a migration may replace tables that others refer to, and cannot turn it off itself.

@@ -38,7 +38,7 @@ pub(super) enum TokenFrom {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum CreatedRow {
-    Session(Box<SessionRow>),
+    Made { sandbox_policy: Option<Value> },
     Replay(ReplayRow),
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use agentapi_shared::api::SandboxPolicy;
 use agentapi_shared::{HostId, OrgId, SessionId};
 
 use super::callers::CreatedRow;
@@ -95,7 +96,11 @@ impl SessionStore for Postgrest {
             let audit = audit.argument(tenant.org, &Scope::Tenant(tenant.clone()));
             let caller = self.as_caller(&tenant)?;
             Ok(match caller.create_session(rows::new_session(&new), key.as_ref(), audit).await? {
-                CreatedRow::Session(row) => Created::New(Box::new(self.record(*row))),
+                CreatedRow::Made { sandbox_policy } => {
+                    self.orgs.learn(new.id, tenant.org);
+                    let policy = sandbox_policy.map(SandboxPolicy::from_stored).unwrap_or_default();
+                    Created::New(Box::new(SessionRecord::made(&tenant, &new, policy)))
+                }
                 CreatedRow::Replay(replay) => Created::Seen(replay.into()),
             })
         })

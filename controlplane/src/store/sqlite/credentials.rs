@@ -23,11 +23,17 @@ impl CredentialStore for Sqlite {
     }
 
     fn token(&self, hash: String) -> Answer<'_, Option<Holder>> {
-        self.call(move |tx| token(tx, &hash))
+        Box::pin(async move {
+            let Some((holder, stale)) = self.readers.read(|tx| token(tx, &hash))? else { return Ok(None) };
+            if stale {
+                self.call(move |tx| note_use(tx, &hash)).await?;
+            }
+            Ok(Some(holder))
+        })
     }
 
     fn member(&self, org: OrgId, user: UserId) -> Answer<'_, Option<UserHolder>> {
-        self.call(move |tx| member(tx, user, Some(org)))
+        self.read(move |tx| member(tx, user, Some(org)))
     }
 
     fn create_login_code(&self, tenant: TenantContext, new: NewLoginCode, audit: AuditEntry) -> Answer<'_, ()> {
@@ -45,7 +51,7 @@ impl CredentialStore for Sqlite {
     }
 
     fn browser_session(&self, hash: String, now: OffsetDateTime) -> Answer<'_, Option<BrowserSession>> {
-        self.call(move |tx| browser_session(tx, &hash, now))
+        self.read(move |tx| browser_session(tx, &hash, now))
     }
 
     fn see_session(&self, sight: Sight) -> Answer<'_, bool> {
@@ -82,8 +88,8 @@ pub(super) fn register_token(
     Ok(())
 }
 
-/// Whose a token is; none if it is good no longer. Notes when a key was used, to the minute: a write for each request would be too many.
-pub(super) fn token(tx: &Transaction<'_>, hash: &str) -> Result<Option<Holder>, StoreError> {
+/// Whose a token is, and whether it is time to note that it was used; none if it is good no longer.
+fn token(tx: &Transaction<'_>, hash: &str) -> Result<Option<(Holder, bool)>, StoreError> {
     let host = tx
         .prepare_cached(
             "SELECT c.host_id FROM host_credentials AS c JOIN hosts AS h ON h.id = c.host_id AND h.revoked_at IS NULL
@@ -92,7 +98,7 @@ pub(super) fn token(tx: &Transaction<'_>, hash: &str) -> Result<Option<Holder>, 
         .query_row([hash], |row| rows::id(row, "host_id"))
         .optional()?;
     if let Some(host) = host {
-        return Ok(Some(Holder::Host(host)));
+        return Ok(Some((Holder::Host(host), false)));
     }
     let user = tx
         .prepare_cached(&format!(
@@ -111,12 +117,13 @@ pub(super) fn token(tx: &Transaction<'_>, hash: &str) -> Result<Option<Holder>, 
             Ok((UserHolder { key: Some(key), ..read_user(row)? }, row.get::<_, bool>("stale")?))
         })
         .optional()?;
-    let Some((holder, stale)) = user else { return Ok(None) };
-    if stale {
-        tx.prepare_cached("UPDATE api_keys SET last_used_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE hash = ?1")?
-            .execute([hash])?;
-    }
-    Ok(Some(Holder::User(holder)))
+    Ok(user.map(|(holder, stale)| (Holder::User(holder), stale)))
+}
+
+/// Notes when a key was used, to the minute: a write for each request would be too many.
+fn note_use(tx: &Transaction<'_>, hash: &str) -> Result<(), StoreError> {
+    tx.execute("UPDATE api_keys SET last_used_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE hash = ?1", [hash])?;
+    Ok(())
 }
 
 /// What is read of a member, and where it is.

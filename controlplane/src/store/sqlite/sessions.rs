@@ -26,7 +26,7 @@ impl SessionStore for Sqlite {
     }
 
     fn session(&self, scope: Scope, id: SessionId) -> Answer<'_, SessionRecord> {
-        self.call(move |tx| get(tx, &scope, id))
+        self.read(move |tx| get(tx, &scope, id))
     }
 
     fn sessions(&self, tenant: TenantContext, filter: SessionFilter) -> Answer<'_, Vec<SessionRecord>> {
@@ -77,10 +77,10 @@ pub(super) fn create(
             return Ok(Created::Seen(replay));
         }
     }
+    organizations::claim_session(tx, tenant.org, new.at)?;
     let settings = organizations::settings(tx, tenant.org)?;
     organizations::require_agent(&settings, &new.agent)?;
     organizations::require_sandbox(&settings, &new.sandbox)?;
-    organizations::claim_session(tx, tenant.org, new.at)?;
     organizations::count_session(tx, tenant.org, new.at)?;
     let (id, at) = (new.id.to_string(), time_text(new.at));
     let (org, user) = (tenant.org.to_string(), tenant.user.to_string());
@@ -112,7 +112,7 @@ pub(super) fn create(
         params![id, org, user, at, new.has_env, settings.sandbox.as_ref().map(rows::json_text).transpose()?],
     )?;
     audit::insert(tx, &Scope::Tenant(tenant.clone()), tenant.org, audit)?;
-    Ok(Created::New(Box::new(get(tx, &Scope::System, new.id)?)))
+    Ok(Created::New(Box::new(SessionRecord::made(tenant, new, settings.sandbox.unwrap_or_default()))))
 }
 
 /// The condition that a scope puts on rows, and its two values. A tenant sees what the role that it has now shows it, whatever its request began

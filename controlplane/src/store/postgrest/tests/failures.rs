@@ -114,7 +114,8 @@ async fn a_quota_is_told_by_its_word() -> Result<()> {
         real.store.create_session(owner.clone(), new, None, audit).await
     };
     let Created::New(record) = create().await? else { anyhow::bail!("it is made") };
-    assert_eq!(record.name.as_deref(), Some("a\u{fffd}b"));
+    let stored = real.store.session(Scope::Tenant(owner.clone()), record.id).await?;
+    assert_eq!(stored.name.as_deref(), Some("a\u{fffd}b"));
     for (column, word) in [("sessions_max", "quota_sessions"), ("sessions_per_day_max", "quota_sessions_per_day")] {
         real.cluster.sql(&format!("update agentapi.organizations set {column} = 1")).await?;
         let refused = create().await;
