@@ -191,6 +191,32 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// What of a command and those below it no page tells.
+    fn untold(command: &clap::Command, told: &str, missing: &mut Vec<String>) {
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            let shown = below.get_arguments().filter(|argument| !argument.is_hide_set());
+            let options = shown.filter_map(clap::Arg::get_long).map(|long| format!("--{long}"));
+            let words = options.chain([below.get_name().to_owned()]);
+            let is_told = |word: &str| {
+                told.match_indices(word).any(|(at, _)| {
+                    let after = told[at + word.len()..].chars().next();
+                    !after.is_some_and(|next| next.is_alphanumeric() || next == '-')
+                })
+            };
+            let name = below.get_name();
+            missing.extend(words.filter(|word| !is_told(word)).map(|word| format!("{name}: {word}")));
+            untold(below, told, missing);
+        }
+    }
+
+    #[test]
+    fn every_command_and_option_is_told() {
+        let told = [include_str!("../../docs/cli.md"), include_str!("../../docs/configuration.md")].concat();
+        let mut missing = Vec::new();
+        untold(&Cli::command(), &told, &mut missing);
+        assert!(missing.is_empty(), "in neither docs/cli.md nor docs/configuration.md: {missing:?}");
+    }
+
     #[test]
     fn words_after_two_dashes_are_the_agents() {
         let cli = Cli::try_parse_from(["agentapi", "session", "create", "--", "bash", "-l", "--json"]).unwrap();

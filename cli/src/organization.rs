@@ -106,14 +106,18 @@ fn show(org: &Organization, json: bool) -> anyhow::Result<()> {
     };
     let count = |limit: Option<u32>| limit.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string());
     let settings = &org.settings;
-    let days = settings.session_retention_days.map_or_else(|| "for ever".to_owned(), |days| format!("{days} days"));
+    let days = match settings.session_retention_days {
+        None => "for ever".to_owned(),
+        Some(1) => "1 day".to_owned(),
+        Some(days) => format!("{days} days"),
+    };
     let agents = settings.agents.as_ref().map_or_else(|| "all".to_owned(), |agents| agents.join(", "));
     for (name, value) in [
         ("id", org.id.to_string()),
         ("name", clean(&org.name)),
         ("your role", clean(&org.role)),
-        ("stopped when idle for", time(settings.session_idle_seconds_max)),
-        ("stopped after", time(settings.session_age_seconds_max)),
+        ("idle at most", time(settings.session_idle_seconds_max)),
+        ("runs at most", time(settings.session_age_seconds_max)),
         ("kept after the end", days),
         ("agents", clean(&agents)),
         ("sandboxes", clean(&described(settings.sandbox.as_ref()))),
@@ -278,7 +282,7 @@ fn key_row(key: &ApiKey, now: OffsetDateTime) -> Vec<String> {
     vec![
         key.id.to_string(),
         key.name.clone(),
-        format!("{}...", key.prefix),
+        if key.prefix.is_empty() { "-".to_owned() } else { format!("{}...", key.prefix) },
         if scopes.is_empty() { "all".to_owned() } else { scopes.join(", ") },
         state,
         key.last_used_at.map_or_else(|| "never".to_owned(), |at| format!("{} ago", age(now - at))),

@@ -5,6 +5,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use agentapi_shared::api::Limits;
 use serde::Serialize;
 
 /// How a command answers.
@@ -88,6 +89,21 @@ pub(crate) fn age(span: time::Duration) -> String {
         3600..86400 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86400),
     }
+}
+
+/// The limits that are set, each in words.
+pub(crate) fn limits(limits: &Limits) -> Vec<String> {
+    let mib = |bytes: u64| bytes >> 20;
+    [
+        limits.memory_bytes.map(|bytes| format!("memory {} MiB", mib(bytes))),
+        limits.cpu_percent.map(|percent| format!("processors {}.{:02}", percent / 100, percent % 100)),
+        limits.pids.map(|pids| format!("processes {pids}")),
+        limits.disk_bytes.map(|bytes| format!("disk {} MiB", mib(bytes))),
+        limits.io_bytes_per_second.map(|bytes| format!("disk traffic {} MiB/s", mib(bytes))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[cfg(test)]

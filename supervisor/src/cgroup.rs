@@ -39,6 +39,11 @@ pub(crate) enum CgroupError {
     /// A directory.
     #[error("cgroup: cannot make {path}")]
     Make { path: String, source: io::Error },
+    /// A directory whose name is ours is another user's, and something is in it.
+    #[error(
+        "cgroup: {path} is of user {owner}, left by a supervisor whose state directory had the same number: see that nobody uses it, remove it (find {path} -depth -type d -exec rmdir {{}} +), and start the supervisor again"
+    )]
+    Foreign { path: String, owner: u32, source: io::Error },
     /// A file of one.
     #[error("cgroup: cannot write `{value}` to {path}")]
     Write { path: String, value: String, source: io::Error },
@@ -99,6 +104,10 @@ impl Cgroups {
     fn open_for(state_dir: &Path, purpose: Purpose) -> Self {
         let (layout, given) = match Self::find(state_dir, purpose) {
             Ok(found) => found.unzip(),
+            Err(error @ CgroupError::Foreign { .. }) => {
+                tracing::warn!(error = crate::chain(&error), "no control groups can be made here until one is removed");
+                (None, None)
+            }
             Err(error) => {
                 tracing::info!(error = crate::chain(&error), "no control groups can be made here");
                 (None, None)
@@ -120,14 +129,14 @@ impl Cgroups {
         if layout.hybrid.is_empty() {
             (layout.v2, given) = open_v2(&layout.v2, purpose)?;
         }
-        make(&layout.v2)?;
+        make_own(&layout.v2)?;
         // Kill came with Linux 5.14; without it a session's end is not sure.
         let kill = layout.v2.join("cgroup.kill");
         if !kill.exists() {
             return Err(CgroupError::Use { path: kill.display().to_string(), source: io::ErrorKind::NotFound.into() });
         }
         for dir in layout.hybrid.values() {
-            make(dir)?;
+            make_own(dir)?;
         }
         let given = given.unwrap_or_else(|| layout.v2.join("cgroup.subtree_control"));
         Ok(Some((layout, given)))
@@ -335,7 +344,7 @@ fn open_v2(wanted: &Path, purpose: Purpose) -> Result<(PathBuf, Option<PathBuf>)
     };
     let tree = base.join(name);
     give_controllers(&base);
-    make(&tree)?;
+    make_own(&tree)?;
     give_controllers(&tree);
     Ok((tree, None))
 }
@@ -354,6 +363,19 @@ fn make(dir: &Path) -> Result<(), CgroupError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Makes a directory that sessions get theirs in. Numbers of state directories are given again, and a supervisor that was killed leaves its groups:
+/// those of another user could not be used, or would be that user's. They are replaced, which the kernel allows only while they are empty.
+fn make_own(dir: &Path) -> Result<(), CgroupError> {
+    make(dir)?;
+    let path = || dir.display().to_string();
+    let owner = fs::metadata(dir).map_err(|source| CgroupError::Use { path: path(), source })?.uid();
+    if owner == nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    fs::remove_dir(dir).map_err(|source| CgroupError::Foreign { path: path(), owner, source })?;
+    make(dir)
 }
 
 fn remove(dir: &Path) -> Result<(), CgroupError> {

@@ -111,8 +111,11 @@ fn start(options: &RunOptions) -> Result<(), DaemonError> {
     // One thread: sessions are mostly idle, and a wake-up across threads costs more than the work.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(setup("start the runtime"))?;
-    let ended = runtime.block_on(serve(options, state_dir));
+    let cgroups = Cgroups::open(&state_dir);
+    let ended = runtime.block_on(serve(options, state_dir, cgroups.clone()));
     runtime.shutdown_timeout(WORK_DRAIN);
+    // Also after a start that came to nothing: another directory may have this one's number one day.
+    cgroups.close();
     ended
 }
 
@@ -137,9 +140,9 @@ fn lock(state_dir: &Path) -> Result<Flock<std::fs::File>, DaemonError> {
     }
 }
 
-async fn serve(options: &RunOptions, state_dir: PathBuf) -> Result<(), DaemonError> {
+async fn serve(options: &RunOptions, state_dir: PathBuf, cgroups: Cgroups) -> Result<(), DaemonError> {
     let (gateway, orders) = Gateway::new();
-    let context = build(options, state_dir, gateway)?;
+    let context = build(options, state_dir, cgroups, gateway)?;
     let setup = |what| move |source| DaemonError::Setup { what, source };
     let mut children = signal(SignalKind::child()).map_err(setup("watch for ended shims"))?;
     let (mut terminate, mut interrupt) = (
@@ -182,7 +185,6 @@ async fn serve(options: &RunOptions, state_dir: PathBuf) -> Result<(), DaemonErr
     if !tasks.drain(DRAIN).await {
         warn!("some tasks did not end in time");
     }
-    context.cgroups.close();
     Ok(())
 }
 
@@ -249,9 +251,13 @@ fn remove_leftovers(context: &Context) -> io::Result<()> {
     std::thread::Builder::new().name("leftovers".to_owned()).spawn(work).map(drop)
 }
 
-fn build(options: &RunOptions, state_dir: PathBuf, gateway: Gateway) -> Result<Arc<Context>, DaemonError> {
+fn build(
+    options: &RunOptions,
+    state_dir: PathBuf,
+    cgroups: Cgroups,
+    gateway: Gateway,
+) -> Result<Arc<Context>, DaemonError> {
     let settings = options.policy.settings()?;
-    let cgroups = Cgroups::open(&state_dir);
     let ground = Ground::probe(&cgroups, &settings, &state_dir);
     if let (Some((problem, remedy)), Isolation::None) = (&ground.problem, ground.isolation) {
         warn!(problem, remedy, unsafe_no_jail = options.unsafe_no_jail, "this host cannot isolate sessions");

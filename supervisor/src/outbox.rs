@@ -231,7 +231,10 @@ mod tests {
 
     #[test]
     fn items_survive_until_acknowledged_and_ends_count_once() {
-        let path = std::env::temp_dir().join(format!("agentapi-outbox-{}.db", SessionId::generate()));
+        // SQLite puts files beside the one it is told.
+        let dir = std::env::temp_dir().join(format!("agentapi-outbox-{}", SessionId::generate()));
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("outbox.db");
         let (a, b) = (SessionId::generate(), SessionId::generate());
         let outbox = Outbox::open(&path).unwrap();
         outbox.ended(&report(a, 1)).unwrap();
@@ -252,6 +255,7 @@ mod tests {
         outbox.acknowledged(2).unwrap();
         outbox.ended(&report(a, 2)).unwrap();
         assert_eq!(outbox.after(0).unwrap().first().map(|(seq, _)| *seq), Some(3));
-        std::fs::remove_file(path).unwrap();
+        drop(outbox);
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }

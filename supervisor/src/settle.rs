@@ -234,12 +234,8 @@ fn network(name: &str, profile: &Profile, request: &SandboxRequest) -> Result<Ne
 
 /// What is wanted: the request's limits where it has some, else the profile's.
 fn limits(name: &str, profile: &Profile, asked: &Limits) -> Result<Limits, SettleError> {
-    for ((limit, _, asked), (_, _, most)) in asked.named().into_iter().zip(profile.limits.named()) {
-        if let (Some(asked), Some(most)) = (asked, most)
-            && asked > most
-        {
-            return Err(SettleError::Limit { name: limit, asked, profile: name.to_owned(), most });
-        }
+    if let Some((limit, asked, most)) = asked.beyond(&profile.limits) {
+        return Err(SettleError::Limit { name: limit, asked, profile: name.to_owned(), most });
     }
     Ok(asked.or(profile.limits))
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use agentapi_tests::dir::TempDir;
-use agentapi_tests::process::{binary, kill_survivors};
+use agentapi_tests::process::{binary, kill_survivors, remove_groups};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -81,5 +81,6 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ended = self.output(&["down"]);
         kill_survivors(&self.data);
+        remove_groups(&self.data.join("supervisor"));
     }
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use agentapi_tests::dir::TempDir;
-use agentapi_tests::process::{binary, kill_survivors, processes};
+use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, binary, kill_survivors, processes, remove_groups};
 use anyhow::Result;
+use nix::sys::signal::Signal;
 
 /// An ordinary user: no account, just a number that nobody else has.
 const USER: u32 = 424_242;
@@ -61,6 +62,7 @@ impl Drop for OrdinaryUser {
     fn drop(&mut self) {
         let _ended = self.script(&[], "agentapi down");
         kill_survivors(&self.data());
+        remove_groups(&self.data().join("supervisor"));
     }
 }
 
@@ -84,6 +86,36 @@ fn an_ordinary_user_gets_the_same_jail() -> Result<()> {
     assert!(said.contains("CapEff:\t0000000000000000") || said.contains("CapEff: 0000000000000000"), "{said}");
     assert_eq!(std::fs::metadata(user.work().join("made"))?.uid(), USER);
     assert!(!processes().iter().any(|process| process.command == "sleep 5001"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn groups_that_root_left_under_the_number_of_the_directory_do_not_stop_an_ordinary_user() -> Result<()> {
+    let user = OrdinaryUser::new()?;
+    let state = user.data().join("supervisor");
+    std::fs::create_dir_all(&state)?;
+    let credential = user.0.path().join("credential");
+    std::fs::write(&credential, r#"{"url":"ws://127.0.0.1:1/api/v1/link","token":"aah_test"}"#)?;
+    let mut command = Command::new(binary("agentapi-supervisor"));
+    command.arg("run").arg("--state-dir").arg(&state).arg("--credential-file").arg(&credential);
+    command.env(LOCAL_DEGRADED.0, LOCAL_DEGRADED.1);
+    let mut daemon = Daemon::start(command, &user.0.path().join("root.log"))?;
+    daemon.line().await?;
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.ended().await?;
+    // The same directory, as if it were another one with its number: empty, and the user's.
+    for entry in std::fs::read_dir(&state)? {
+        let path = entry?.path();
+        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+    }
+    for path in [user.data(), state] {
+        chown(&path, Some(USER), Some(USER))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+    }
+    let script = "agentapi up --detach --listen 127.0.0.1:0 && id=$(agentapi session create --wait -- sh -c 'echo shown; sleep 5001') \
+         && agentapi session wait $id --text shown --timeout 30 && agentapi down";
+    let output = user.script(&[], script)?;
+    assert!(output.status.success(), "{}", text(&output));
     Ok(())
 }
 

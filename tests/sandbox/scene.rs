@@ -13,7 +13,7 @@ use agentapi_shared::{SessionId, SpawnState};
 use agentapi_tests::attempt::{EDITS_FILE, Edit};
 use agentapi_tests::dir::TempDir;
 use agentapi_tests::plane::{Link, Plane, custom};
-use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, ProcessInfo, binary, kill_survivors, processes};
+use agentapi_tests::process::{Daemon, LOCAL_DEGRADED, ProcessInfo, binary, kill_survivors, processes, remove_groups};
 use anyhow::{Context, Result, bail};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -336,6 +336,7 @@ impl Drop for Scene {
         if !stopped {
             kill_survivors(&self.state_dir());
         }
+        remove_groups(&self.state_dir());
     }
 }
 

@@ -4,12 +4,16 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::wait::soon;
+use crate::wait::{here, soon};
+
+/// Groups whose processes were killed are empty after this long, with much to spare.
+const GROUPS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What machines that run tests may lack of the sandbox, as a variable of the supervisor: what the shipped settings allow, control groups, disks of
 /// sessions, and ids of their own, which an ordinary user cannot give.
@@ -122,27 +126,47 @@ impl Daemon {
     }
 }
 
-/// Removes the control groups of a supervisor that is gone, or about to go: one that is killed leaves them to the next.
-pub fn remove_groups(state_dir: &Path) {
-    let Ok(dir) = std::fs::metadata(state_dir) else { return };
-    let name = format!("agentapi-{:x}-{:x}", dir.dev(), dir.ino());
-    let mut trees = Vec::new();
-    find_dirs(Path::new("/sys/fs/cgroup"), &name, 6, &mut trees);
-    for tree in trees {
-        let mut dirs = vec![tree];
-        let mut next = 0;
-        while let Some(dir) = dirs.get(next).cloned() {
-            next += 1;
-            let below = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            dirs.extend(
-                below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
-            );
-        }
-        for dir in dirs.iter().rev() {
-            // One with processes stays.
-            let _removed = std::fs::remove_dir(dir);
-        }
+/// The control groups of a supervisor, one in each hierarchy.
+#[must_use]
+pub fn groups(state_dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if let Ok(dir) = std::fs::metadata(state_dir) {
+        let name = format!("agentapi-{:x}-{:x}", dir.dev(), dir.ino());
+        find_dirs(Path::new("/sys/fs/cgroup"), &name, 6, &mut found);
     }
+    found
+}
+
+/// Ends what is left in the control groups of a supervisor that is gone, or about to go, and removes them: one that is killed leaves them, and
+/// another test would meet them under the number of its own directory.
+///
+/// # Panics
+/// If they stay.
+#[expect(clippy::disallowed_methods, reason = "a fact is looked for until a deadline, where something is dropped")]
+pub fn remove_groups(state_dir: &Path) {
+    let trees = groups(state_dir);
+    for tree in &trees {
+        // Groups of v1 have no such file; whoever is in them is in one of v2 as well.
+        let _killed = std::fs::write(tree.join("cgroup.kill"), "1");
+    }
+    let deadline = Instant::now() + here(GROUPS_PATIENCE);
+    while !trees.iter().all(|tree| remove_tree(tree)) {
+        if Instant::now() >= deadline {
+            assert!(std::thread::panicking(), "control groups stay: {trees:?}");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether a group and all below it are gone: one with processes stays.
+fn remove_tree(tree: &Path) -> bool {
+    let below = std::fs::read_dir(tree).into_iter().flatten().flatten();
+    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_tree(&entry.path());
+    }
+    let _removed = std::fs::remove_dir(tree);
+    !tree.exists()
 }
 
 /// Directories of this name, at most so deep.

@@ -273,7 +273,7 @@ async fn nothing_starts_on_a_host_whose_own_disk_is_nearly_full() -> Result<()> 
     assert_root();
     let mut host = Host::new().await?;
     host.lacks = Some(Lack::Room);
-    let (daemon, mut link) = host.linked().await?;
+    let (mut daemon, mut link) = host.linked().await?;
     let directories = SessionId::generate();
     let seen_by_it = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
     let home = host.session_dir(directories).join("home");
@@ -283,5 +283,8 @@ async fn nothing_starts_on_a_host_whose_own_disk_is_nearly_full() -> Result<()> 
         let Err(error) = link.command(session, command).await? else { bail!("it was accepted") };
         assert!(error.code == "refused" && error.detail.contains("MiB left on the disk"), "{error:?}");
     }
+    // Nobody else sees the directory that its groups are named after.
+    daemon.signal(Signal::SIGTERM)?;
+    daemon.ended().await?;
     Ok(())
 }

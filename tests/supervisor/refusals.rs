@@ -1,10 +1,11 @@
 //! Hosts on which the supervisor does not start, because sessions would be somebody else or see what nobody may.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use agentapi_tests::dir::TempDir;
-use agentapi_tests::process::{LOCAL_DEGRADED, binary};
+use agentapi_tests::process::{LOCAL_DEGRADED, binary, groups};
 use anyhow::Result;
 
 /// Starts a supervisor after `script` has changed the mounts that it sees, and nobody else.
@@ -41,5 +42,6 @@ fn an_account_with_an_id_of_a_session_is_refused_and_named() -> Result<()> {
     let state = dir.path().join("state").display().to_string();
     let output = start(&dir, "mount --bind \"$DIR/passwd\" /etc/passwd", &state)?;
     refused(&output, &["`contractor`", "/etc/passwd", "1073741824 to 3170893823"]);
+    assert!(groups(Path::new(&state)).is_empty(), "its control groups are gone");
     Ok(())
 }

@@ -1,7 +1,8 @@
 // Words for people, and the splitting of a command line, which decides what is run.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { age, ago, ahead, asSentence, bytes, words } from '../src/ui/format.ts';
+import type { Exit, Session } from '../src/api/types.ts';
+import { age, ago, ahead, asSentence, bytes, stateText, words } from '../src/ui/format.ts';
 import { isQuery } from '../src/terminal/queries.ts';
 import { isPassive } from '../src/terminal/reports.ts';
 
@@ -38,6 +39,18 @@ test('a host’s words become a sentence, names stay names', () => {
   assert.equal(asSentence('missing: npm install -g @a/b@1.2'), 'missing: npm install -g @a/b@1.2');
 });
 
+test('the state of a session says how it ended, unless that was well', () => {
+  const session = { state: 'exited', unreachable: false } as Session;
+  const exit = (code: number | null, signal: string | null): Exit => ({ code, signal, reason: 'exited', detail: '' });
+  const cases: [Exit | null, string][] = [
+    [null, 'exited'],
+    [exit(0, null), 'exited'],
+    [exit(3, null), 'exited (3)'],
+    [exit(null, 'SIGKILL'), 'exited (SIGKILL)'],
+  ];
+  for (const [ended, expected] of cases) assert.equal(stateText({ ...session, exit: ended }), expected);
+});
+
 test('a colour is asked for by a question mark alone', () => {
   assert.equal(isQuery('?'), true);
   assert.equal(isQuery('4;?'), true);
@@ -55,6 +68,7 @@ test('times before and after now are said as people do', () => {
   assert.equal(ago('2026-01-31T11:59:50Z', now), 'just now');
   assert.equal(ago('2026-01-31T09:00:00Z', now), '3h ago');
   assert.equal(ahead('2026-05-01T11:59:58Z', now), 'in 90d');
+  assert.equal(ahead('2026-02-07T11:50:00Z', now), 'in 7d');
   assert.equal(ahead('2026-01-31T12:00:20Z', now), 'in less than a minute');
   assert.equal(bytes(1536), '1.5 KiB');
   assert.equal(bytes(25_300_000_000), '24 GiB');

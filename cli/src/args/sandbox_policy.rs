@@ -4,6 +4,7 @@ use agentapi_shared::api::{MountPolicy, NetworkMode, SandboxPolicy};
 use clap::Args;
 
 use super::session::{bytes, cpu_percent, network};
+use crate::output;
 
 /// Each says the most; `any` takes the limit away, and what is left out stays.
 #[derive(Debug, Clone, Default, Args)]
@@ -70,8 +71,7 @@ pub(crate) fn described(policy: Option<&SandboxPolicy>) -> String {
         MountPolicy::ReadOnly => "directories read-only".to_owned(),
         MountPolicy::Writable => "directories".to_owned(),
     });
-    let limits = policy.limits.named().into_iter();
-    let limits = limits.filter_map(|(name, _, most)| most.map(|most| format!("{name} {most}")));
+    let limits = output::limits(&policy.limits);
     let parts: Vec<String> = profiles.into_iter().chain(network).chain(mounts).chain(limits).collect();
     format!("at most {}", parts.join("; "))
 }
@@ -120,7 +120,7 @@ mod tests {
         };
         let made = more.applied(Some(&before)).unwrap();
         assert_eq!((made.network, made.limits.memory_bytes), (before.network, Some(1 << 30)));
-        assert_eq!(described(Some(&made)), "at most profiles strict; network off; memory_bytes 1073741824");
+        assert_eq!(described(Some(&made)), "at most profiles strict; network off; memory 1024 MiB");
         let none = PolicyArgs {
             network: Some(most_open("any").unwrap()),
             memory: Some(memory("any").unwrap()),

@@ -123,11 +123,12 @@ pub(crate) struct CreateArgs {
     /// Everybody of your organisation sees it [default: you, and those who see all]
     #[arg(long)]
     pub(crate) shared: bool,
-    #[command(flatten)]
-    pub(crate) sandbox: SandboxArgs,
     /// Command, or arguments for the agent
     #[arg(last = true, value_name = "COMMAND or ARGS")]
     pub(crate) words: Vec<String>,
+    // Last: its heading in the help goes on to what follows.
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
 }
 
 /// How a session is isolated; each only ever tightens what the host's profile allows.

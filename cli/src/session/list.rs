@@ -87,17 +87,7 @@ fn posture_facts(posture: &Posture) -> Vec<(&'static str, String)> {
 }
 
 fn limits_words(limits: &Limits) -> String {
-    let mib = |bytes: u64| bytes >> 20;
-    let words: Vec<String> = [
-        limits.memory_bytes.map(|bytes| format!("memory {} MiB", mib(bytes))),
-        limits.cpu_percent.map(|percent| format!("processors {}.{:02}", percent / 100, percent % 100)),
-        limits.pids.map(|pids| format!("processes {pids}")),
-        limits.disk_bytes.map(|bytes| format!("disk {} MiB", mib(bytes))),
-        limits.io_bytes_per_second.map(|bytes| format!("disk traffic {} MiB/s", mib(bytes))),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let words = output::limits(limits);
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 

@@ -2,22 +2,26 @@
 
 use std::sync::Arc;
 
-use agentapi_shared::api::Problem;
+use agentapi_shared::api::{Problem, ScreenFormat};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ComponentsBuilder, OpenApi, SecurityRequirement};
+use utoipa::openapi::{OpenApi, SecurityRequirement};
 
 use super::{Api, ApiError};
 
+// What only a query parameter has is not collected from the handlers.
 #[derive(utoipa::OpenApi)]
-#[openapi(info(
-    title = "AgentAPI",
-    description = "Coding agents in terminals: sessions, screens, input, events. Errors are RFC 9457 problem documents.",
-    license(name = "MIT", identifier = "MIT"),
-))]
+#[openapi(
+    info(
+        title = "AgentAPI",
+        description = "Coding agents in terminals: sessions, screens, input, events. Errors are RFC 9457 problem documents.",
+        license(name = "MIT", identifier = "MIT"),
+    ),
+    components(schemas(ScreenFormat))
+)]
 struct Document;
 
 /// What is not said at the handlers.
@@ -25,8 +29,9 @@ pub(super) fn document() -> OpenApi {
     let mut document = Document::openapi();
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new("agentapi_3284")));
-    document.components =
-        Some(ComponentsBuilder::new().security_scheme("bearer", bearer).security_scheme("cookie", cookie).build());
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("bearer", bearer);
+    components.add_security_scheme("cookie", cookie);
     let none: [&str; 0] = [];
     document.security = Some(vec![SecurityRequirement::new("bearer", none), SecurityRequirement::new("cookie", none)]);
     document

@@ -1,5 +1,6 @@
 //! The REST surface: credentials, validation, idempotency, pages, events, the document.
 
+use agentapi_shared::api::{ENROLMENT_SECONDS_MAX, EXPIRY_SECONDS_MAX, EXPIRY_SECONDS_MIN, INVITATION_SECONDS_MAX};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -299,6 +300,21 @@ async fn events_resume_after_the_last_one_seen() {
     assert_eq!(gap[0].2["resume"], "gap");
 }
 
+/// Whatever part of the document refers to is in it.
+fn check_references(document: &Value, part: &Value) {
+    match part {
+        Value::Object(fields) => {
+            if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+                let target = reference.strip_prefix('#').and_then(|pointer| document.pointer(pointer));
+                assert!(target.is_some(), "{reference} leads nowhere");
+            }
+            fields.values().for_each(|value| check_references(document, value));
+        }
+        Value::Array(values) => values.iter().for_each(|value| check_references(document, value)),
+        _ => {}
+    }
+}
+
 #[tokio::test]
 async fn the_document_and_health_are_public() {
     let harness = Harness::start().await;
@@ -306,6 +322,16 @@ async fn the_document_and_health_are_public() {
     let document: Value = response.json().await.unwrap();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     assert!(document["components"]["schemas"]["Session"].is_object());
+    check_references(&document, &document);
+    let lifetimes = [
+        ("CreateInvitation", INVITATION_SECONDS_MAX),
+        ("CreateApiKey", EXPIRY_SECONDS_MAX),
+        ("CreateHostEnrolment", ENROLMENT_SECONDS_MAX),
+    ];
+    for (schema, most) in lifetimes {
+        let field = &document["components"]["schemas"][schema]["properties"]["expires_in_seconds"];
+        assert_eq!((&field["minimum"], &field["maximum"]), (&json!(EXPIRY_SECONDS_MIN), &json!(most)), "{schema}");
+    }
     for path in ["/livez", "/readyz"] {
         assert_eq!(harness.request("GET", path).send().await.unwrap().status(), 200, "{path}");
     }

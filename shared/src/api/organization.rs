@@ -16,14 +16,14 @@ pub const EXPIRY_SECONDS_MIN: u64 = 60;
 pub const EXPIRY_SECONDS_MAX: u64 = 366 * 24 * 3600;
 /// The longest that ended sessions are kept by a setting.
 pub const RETENTION_DAYS_MAX: u32 = 3660;
-/// An invitation or an enrolment token is good for this long when nobody says otherwise.
+/// An invitation is good for this long when nobody says otherwise.
 pub const INVITATION_SECONDS: u64 = 7 * 24 * 3600;
-/// See [`INVITATION_SECONDS`].
-pub const ENROLMENT_SECONDS: u64 = 3600;
-/// Neither is good for longer.
-pub const ENROLMENT_SECONDS_MAX: u64 = 24 * 3600;
-/// An invitation is never good for longer.
+/// It is never good for longer.
 pub const INVITATION_SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// An enrolment token is good for this long when nobody says otherwise.
+pub const ENROLMENT_SECONDS: u64 = 3600;
+/// It is never good for longer: it is meant for a machine that is set up now.
+pub const ENROLMENT_SECONDS_MAX: u64 = 24 * 3600;
 /// Live API keys of one person under one name: the one in use, and the one that takes its place.
 pub const API_KEYS_PER_NAME_MAX: u32 = 2;
 
@@ -191,6 +191,7 @@ pub struct CreateInvitation {
     /// The role it gives: any but `service_account`.
     pub role: String,
     /// For so long; a week if absent, at most 30 days.
+    #[cfg_attr(feature = "openapi", schema(minimum = 60, maximum = 2592000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
 }
@@ -288,7 +289,8 @@ pub struct CreateApiKey {
     /// `read`, `sessions`, `organization`; absent or empty: all that you may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<KeyScope>,
-    /// For so long; absent: until it is revoked.
+    /// For so long, at most 366 days; absent: until it is revoked.
+    #[cfg_attr(feature = "openapi", schema(minimum = 60, maximum = 31622400))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
 }
@@ -310,7 +312,8 @@ pub struct NewApiKey {
 pub struct CreateHostEnrolment {
     /// The name that the host will have; 1 to 128 characters.
     pub name: String,
-    /// For so long; an hour if absent, at most 30 days.
+    /// For so long; an hour if absent, at most 24 hours.
+    #[cfg_attr(feature = "openapi", schema(minimum = 60, maximum = 86400))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
 }

@@ -130,6 +130,15 @@ impl Limits {
         ]
     }
 
+    /// The first limit that is higher than the most it may be: its name, what it is, and that.
+    #[must_use]
+    pub fn beyond(&self, most: &Self) -> Option<(&'static str, u64, u64)> {
+        let pairs = self.named().into_iter().zip(most.named());
+        pairs
+            .filter_map(|((name, _, this), (_, _, most))| Some((name, this?, most?)))
+            .find(|(_, this, most)| this > most)
+    }
+
     /// What is set here, and for the rest what is set there.
     #[must_use]
     pub fn or(self, other: Self) -> Self {

@@ -106,12 +106,8 @@ impl SandboxPolicy {
     }
 
     fn limit_fault(&self, request: &SandboxRequest) -> Option<PolicyFault> {
-        let pairs = request.limits.named().into_iter().zip(self.limits.named());
-        pairs.into_iter().find_map(|((name, _, asked), (_, _, most))| {
-            let (asked, most) = (asked?, most?);
-            let reason = || format!("your organisation allows at most {most}");
-            (asked > most).then(|| fault(&format!("sandbox.limits.{name}"), reason()))
-        })
+        let (name, _, most) = request.limits.beyond(&self.limits)?;
+        Some(fault(&format!("sandbox.limits.{name}"), format!("your organisation allows at most {most}")))
     }
 }
 

@@ -77,16 +77,30 @@ fn each_limit_is_written_and_an_absent_one_is_not() {
     assert_eq!(values(&hybrid, &all), expected);
 }
 
-/// A tree of this test's own; none where the machine lets us make no groups.
-fn real() -> Option<(PathBuf, Cgroups)> {
+/// A tree of a test's own, which goes with it also when that fails.
+struct Real {
+    dir: PathBuf,
+    groups: Cgroups,
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        self.groups.sweep(&[]);
+        self.groups.close();
+        let _gone = fs::remove_dir(&self.dir);
+    }
+}
+
+/// None where the machine lets us make no groups.
+fn real() -> Option<Real> {
     let dir = std::env::temp_dir().join(format!("agentapi-cgroup-{}", SessionId::generate()));
     fs::create_dir(&dir).unwrap();
-    let groups = Cgroups::open(&dir);
-    if groups.control() == Control::None {
+    let real = Real { groups: Cgroups::open(&dir), dir };
+    if real.groups.control() == Control::None {
         assert!(!nix::unistd::geteuid().is_root(), "root can make groups wherever these tests run");
         return None;
     }
-    Some((dir, groups))
+    Some(real)
 }
 
 /// What the shim and the supervisor do with init.
@@ -97,7 +111,8 @@ fn enter(place: &Place, child: &std::process::Child) {
 
 #[test]
 fn processes_are_limited_and_all_of_them_are_gone_afterwards() {
-    let Some((dir, groups)) = real() else { return };
+    let Some(real) = real() else { return };
+    let groups = &real.groups;
     let session = SessionId::generate();
     let limits = Limits { pids: Some(20), memory_bytes: Some(64 << 20), ..Limits::default() };
     let place = groups.make(session, &limits).unwrap().unwrap();
@@ -127,12 +142,12 @@ fn processes_are_limited_and_all_of_them_are_gone_afterwards() {
     assert!(!status.success());
     groups.close();
     assert!(!place.layout.v2.exists());
-    fs::remove_dir(dir).unwrap();
 }
 
 #[test]
 fn what_a_crash_has_left_is_swept_and_what_lives_is_not() {
-    let Some((dir, groups)) = real() else { return };
+    let Some(real) = real() else { return };
+    let groups = &real.groups;
     let (living, dead) = (SessionId::generate(), SessionId::generate());
     let mut children = Vec::new();
     for session in [living, dead] {
@@ -142,21 +157,20 @@ fn what_a_crash_has_left_is_swept_and_what_lives_is_not() {
         children.push(child);
     }
     // As the next supervisor finds it.
-    Cgroups::open(&dir).sweep(&[living]);
+    Cgroups::open(&real.dir).sweep(&[living]);
     assert!(!children[1].wait().unwrap().success());
     assert!(children[0].try_wait().unwrap().is_none());
     groups.sweep(&[]);
     assert!(!children[0].wait().unwrap().success());
-    groups.close();
-    fs::remove_dir(dir).unwrap();
 }
 
 #[test]
 fn a_look_leaves_the_tree_of_a_daemon_and_a_tree_that_was_taken_away_is_made_again() {
-    let Some((dir, groups)) = real() else { return };
+    let Some(real) = real() else { return };
+    let groups = &real.groups;
     let root = groups.layout.as_ref().unwrap().v2.clone();
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let look = Cgroups::look(&dir);
+    let look = Cgroups::look(&real.dir);
     assert_eq!(look.control(), groups.control());
     assert_ne!(look.layout.as_ref().unwrap().v2, root);
     look.close();
@@ -169,8 +183,30 @@ fn a_look_leaves_the_tree_of_a_daemon_and_a_tree_that_was_taken_away_is_made_aga
     let limits = Limits { pids: Some(20), ..Limits::default() };
     assert!(groups.make(session, &limits).unwrap().is_some());
     groups.clear(session).unwrap();
-    groups.close();
-    fs::remove_dir(dir).unwrap();
+}
+
+#[test]
+fn groups_that_another_user_left_are_replaced_while_they_are_empty() {
+    const OTHER: u32 = 424_242;
+    let Some(real) = real() else { return };
+    let owners = || {
+        let roots = real.groups.layout.iter().flat_map(Layout::roots);
+        roots.map(|root| fs::metadata(root).unwrap().uid()).collect::<Vec<_>>()
+    };
+    let give = || {
+        for root in real.groups.layout.iter().flat_map(Layout::roots) {
+            std::os::unix::fs::chown(root, Some(OTHER), None).unwrap();
+        }
+    };
+    let own = owners();
+    give();
+    assert_ne!(Cgroups::open(&real.dir).control(), Control::None);
+    assert_eq!(owners(), own);
+    give();
+    let root = real.groups.layout.as_ref().unwrap().v2.clone();
+    fs::create_dir(root.join(SessionId::generate().to_string())).unwrap();
+    let error = Cgroups::find(&real.dir, Purpose::Serve).unwrap_err().to_string();
+    assert!(error.contains(&format!("find {} -depth", root.display())) && error.contains("user 424242"), "{error}");
 }
 
 #[test]

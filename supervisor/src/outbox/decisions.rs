@@ -165,21 +165,24 @@ mod tests {
     use super::*;
     use crate::outbox::Outbox;
 
+    /// In a directory of its own: SQLite puts files beside the one it is told.
     struct Database(PathBuf);
 
     impl Drop for Database {
         fn drop(&mut self) {
-            let _gone = std::fs::remove_file(&self.0);
+            let _gone = std::fs::remove_dir_all(&self.0);
         }
     }
 
     impl Database {
         fn new() -> Self {
-            Self(std::env::temp_dir().join(format!("agentapi-outbox-{}.db", SessionId::generate())))
+            let dir = std::env::temp_dir().join(format!("agentapi-outbox-{}", SessionId::generate()));
+            std::fs::create_dir(&dir).unwrap();
+            Self(dir)
         }
 
         fn open(&self) -> Outbox {
-            Outbox::open(&self.0).unwrap()
+            Outbox::open(&self.0.join("outbox.db")).unwrap()
         }
     }
 

@@ -16,6 +16,8 @@ export const checks = {
     const { right, left, width } = await page.evaluate(() => document.querySelector('.xterm-screen').getBoundingClientRect().toJSON());
     check(left >= 0 && right <= 390 && width > 150, `the terminal lies within the page: ${left} to ${right}`);
     check(await page.evaluate(() => document.documentElement.scrollWidth <= 390), 'the page does not scroll sideways');
+    const name = await page.evaluate(() => document.querySelector('.session-name h1').getBoundingClientRect().width);
+    check(name > 100, `the name of the session is ${name} px wide`);
     await shot(page, options, 'phone-terminal');
 
     await page.locator(id('take-size')).tap();

@@ -30,12 +30,13 @@ export function ago(iso: string | null, nowMs: number): string {
   return text === 'now' ? 'just now' : `${text} ago`;
 }
 
-/** A time from now on: `in 5m`, `in 3h`, `in 12d`. */
+/** A time from now on, to the nearest: `in 5m`, `in 3h`, `in 12d`. What was made a moment ago for 90 days ends in 90 days. */
 export function ahead(iso: string, nowMs: number): string {
-  const now = new Date(nowMs).toISOString();
-  // What was just made for 90 days ends in 90 days.
-  const text = age(now, Date.parse(iso) + (MINUTE * 1000) / 2);
-  return text === 'now' ? 'in less than a minute' : `in ${text}`;
+  const seconds = (Date.parse(iso) - nowMs) / 1000;
+  if (seconds < MINUTE) return 'in less than a minute';
+  if (seconds < HOUR) return `in ${Math.round(seconds / MINUTE)}m`;
+  if (seconds < DAY) return `in ${Math.round(seconds / HOUR)}h`;
+  return `in ${Math.round(seconds / DAY)}d`;
 }
 
 /** `bytes` as people say them, to three digits at most. */
@@ -58,6 +59,12 @@ export function titleOf(session: Session): string {
 export function stateWord(session: Session): string {
   if (session.unreachable && !isEnded(session.state)) return 'unreachable';
   return session.state;
+}
+
+/** The same with how it ended, unless that was well: `exited (3)`, `exited (SIGKILL)`. */
+export function stateText(session: Session): string {
+  const how = session.exit?.signal ?? (session.exit?.code || null);
+  return how === null ? stateWord(session) : `${stateWord(session)} (${how})`;
 }
 
 /** Why a person should look, or `null`: the list marks nothing else. */

@@ -5,7 +5,7 @@ import type { Rights } from '../api/rights.ts';
 import { isEnded, type Session } from '../api/types.ts';
 import type { Store } from '../api/store.ts';
 import { fill, h, icon, setText, show } from '../ui/dom.ts';
-import { age, clock, needsPerson, stateWord, titleOf } from '../ui/format.ts';
+import { age, clock, needsPerson, stateText, stateWord, titleOf } from '../ui/format.ts';
 
 /** Ages are shown to the minute. */
 const AGE_MS = 30_000;
@@ -184,7 +184,7 @@ function makeRow(id: string, store: Store): Row {
       const word = stateWord(session);
       const need = needsPerson(session);
       setText(name, titleOf(session));
-      setText(state, session.agent_status?.reason && word === 'running' ? session.agent_status.reason.replaceAll('_', ' ') : word);
+      setText(state, session.agent_status?.reason && word === 'running' ? session.agent_status.reason.replaceAll('_', ' ') : stateText(session));
       setText(meta, `${session.agent} · ${store.hostName(session.host_id)}`);
       setText(when, age(session.created_at, Date.now()));
       when.title = `Created ${clock(session.created_at)}`;

@@ -11,7 +11,7 @@ import { TerminalView } from '../terminal/view.ts';
 import type { WindowSize } from '../terminal/codec.ts';
 import { ask, menuButton, type MenuItem } from '../ui/dialog.ts';
 import { fill, h, icon, iconButton, setText, show } from '../ui/dom.ts';
-import { asSentence, exitSentence, postureSentence, stateWord, titleOf } from '../ui/format.ts';
+import { asSentence, exitSentence, postureSentence, stateText, stateWord, titleOf } from '../ui/format.ts';
 import { toast } from '../ui/toast.ts';
 import { openLink } from '../terminal/screen.ts';
 import { Banner } from './banner.ts';
@@ -167,7 +167,7 @@ export class SessionPage {
     const word = stateWord(session);
     setText(this.name, titleOf(session));
     document.title = `${titleOf(session)} · AgentAPI`;
-    setText(this.state, word);
+    setText(this.state, stateText(session));
     this.state.dataset['state'] = word;
     const spawns = session.spawns.length > 1 ? ` · run ${session.spawns.length}` : '';
     const said = this.title === '' ? '' : ` · ${this.title}`;

@@ -59,7 +59,7 @@ function lists(ground: Ground, { keys, members }: Found, reload: () => void): Ch
     kind: 'wide',
     cell: (key) => twoLines(h('span', { class: 'clip' }, key.name), ground.rights.may('api_key.manage') ? whose(key) : null),
   };
-  const prefix: Column<ApiKey> = { title: 'Key', cell: (key) => h('code', {}, `${key.prefix}…`) };
+  const prefix: Column<ApiKey> = { title: 'Key', cell: (key) => (key.prefix === '' ? '–' : h('code', {}, `${key.prefix}…`)) };
   const scopes: Column<ApiKey> = { title: 'For', cell: (key) => (key.scopes.length === 0 ? 'everything' : key.scopes.join(', ')) };
   const used: Column<ApiKey> = {
     title: 'Last used',
