@@ -95,6 +95,26 @@ fn every_attempt_is_refused_in_a_whole_jail_and_nothing_of_it_is_left() -> Resul
     Ok(())
 }
 
+/// A unit may give the supervisor a priority above others, which is not for agents.
+#[test]
+fn agents_do_not_have_the_priority_of_their_supervisor() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let dir = TempDir::new();
+    let plain = doctor(dir.path(), &[]);
+    let mut command = Command::new("nice");
+    command.args(["-n", "-5"]).arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let report = report(&command.output()?)?;
+    let all: Vec<&Value> = report["trials"].as_array().into_iter().flatten().collect();
+    assert!(!all.is_empty() && all.iter().all(|trial| trial["problem"].is_null()), "{report}");
+    assert_eq!(attempts(&report, "open"), Vec::<&str>::new());
+    Ok(())
+}
+
 #[test]
 fn ids_that_are_somebody_elses_refuse_sessions() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {

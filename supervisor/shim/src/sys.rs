@@ -14,6 +14,6 @@ pub(crate) use network::bring_loopback_up;
 pub(crate) use privileges::{FilterScope, install_filter, join_empty_keyring, lock_secure_bits};
 pub(crate) use process::{
     Cloned, clone_process, close_on_exec_from, close_others, fork_process, limit_malloc_arenas, reset_signals,
-    stdin_socket, trim_heap,
+    shed_priority, stdin_socket, trim_heap,
 };
 pub(crate) use tty::{become_controlling_terminal, open_pty, set_window_size, window_size};

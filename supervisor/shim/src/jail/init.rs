@@ -88,6 +88,7 @@ fn set_up(plan: &JailPlan, size: WindowSize, lifeline: &mut Lifeline, sources: S
     for limit in &plan.rlimits {
         set_limit(plan.mode, *limit)?;
     }
+    sys::shed_priority().map_err(JailError::step("processors: priority"))?;
     if let Some(at_least) = plan.oom_score_adj {
         expose_to_oom_killer(at_least).map_err(JailError::step("memory: oom_score_adj"))?;
     }

@@ -48,6 +48,19 @@ pub(crate) fn fork_process() -> Result<ForkResult, Errno> {
     unsafe { nix::unistd::fork() }
 }
 
+/// Gives up a priority above the ordinary one, which whoever started us may have had; a lower one is kept.
+pub(crate) fn shed_priority() -> Result<(), Errno> {
+    /// The kernel tells 20 less the nice value, so that no answer looks like an error: getpriority(2).
+    const ORDINARY: libc::c_long = 20;
+    // SAFETY: integers only; 0 is this process.
+    let now = Errno::result(unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, 0) })?;
+    if now <= ORDINARY {
+        return Ok(());
+    }
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) }).map(drop)
+}
+
 /// Has every descriptor from `first` on closed at the exec.
 pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
     // SAFETY: close_range takes integers only, and with this flag closes nothing now.
