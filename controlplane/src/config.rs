@@ -84,6 +84,9 @@ pub struct Options {
     /// The same of everybody at one client address who is not known yet, or in no organisation.
     #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_ADDRESS_REQUESTS_PER_MINUTE")]
     pub address_requests_per_minute: Option<u32>,
+    /// Credentials a minute from one client address that may turn out to be nobody's; 0: no limit.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_ADDRESS_FAILURES_PER_MINUTE")]
+    pub address_failures_per_minute: Option<u32>,
     /// Logins a minute with the password of one account, from wherever.
     #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_ACCOUNT_LOGINS_PER_MINUTE")]
     pub account_logins_per_minute: Option<u32>,
@@ -146,6 +149,7 @@ struct File {
     user_requests_per_minute: Option<u32>,
     organization_requests_per_minute: Option<u32>,
     address_requests_per_minute: Option<u32>,
+    address_failures_per_minute: Option<u32>,
     account_logins_per_minute: Option<u32>,
     client_address_header: Option<String>,
     sign_up: Option<SignUp>,
@@ -284,6 +288,7 @@ fn rates(options: &Options, file: &File) -> Rates {
             default.organization,
         ),
         address: given(options.address_requests_per_minute, file.address_requests_per_minute, default.address),
+        failures: given(options.address_failures_per_minute, file.address_failures_per_minute, default.failures),
         account: given(options.account_logins_per_minute, file.account_logins_per_minute, default.account),
         replicas: options.replicas.or(file.replicas).unwrap_or(default.replicas),
     }
