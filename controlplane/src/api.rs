@@ -35,7 +35,7 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::domain::policy::SignUp;
+use crate::domain::organizations::Foundings;
 use crate::identities::Identities;
 use crate::limits::Limits;
 use crate::plane::Plane;
@@ -60,8 +60,8 @@ pub struct Api {
     pub plane: Arc<Plane>,
     /// Under which names browsers reach us.
     pub site: Arc<Site>,
-    /// Who may found an organisation.
-    pub sign_up: SignUp,
+    /// Who may found organisations.
+    pub foundings: Foundings,
     /// How callers can say who they are.
     pub identities: Arc<Identities>,
     /// How many requests callers may make.
