@@ -19,10 +19,12 @@ pub async fn attach(
     replaces: Option<ViewerId>,
 ) -> Result<Lease, DomainError> {
     let new = NewViewer { id: ViewerId::generate(), session, lease: LEASE, replaces };
-    let entry = audit::of_session(principal, "terminal.attach", session, json!({ "mode": mode }));
+    // By the connection's id the trail says which end is whose, and whose place it took.
+    let detail = json!({ "mode": mode, "connection": new.id, "replaces": replaces });
+    let entry = audit::of_session(principal, "terminal.attach", session, detail);
     let replaced = plane.store.attach_viewer(principal.tenant(), new, entry).await.map_err(DomainError::of_session)?;
     if let Some(before) = replaces.filter(|_| replaced) {
-        // On another control plane it ends with its next renewal.
+        // On another control plane it ends with its next renewal: for that long it is open and does not count.
         plane.leases.replaced(before);
     }
     Ok(plane.leases.keep(new.id))
