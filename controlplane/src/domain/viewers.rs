@@ -24,7 +24,9 @@ pub async fn attach(
     let entry = audit::of_session(principal, "terminal.attach", session, detail);
     let replaced = plane.store.attach_viewer(principal.tenant(), new, entry).await.map_err(DomainError::of_session)?;
     if let Some(before) = replaces.filter(|_| replaced) {
-        // On another control plane it ends with its next renewal: for that long it is open and does not count.
+        // On another control plane it ends with its next renewal, in 20 s at most: until then it is open and does not count. To count it would refuse
+        // whoever comes back in time, which is what a replacement is for. It is bounded: by what one person may attach in that time (the rate limits),
+        // each time to a terminal that they had; and of a single control plane the count is exact.
         plane.leases.replaced(before);
     }
     Ok(plane.leases.keep(new.id))
