@@ -52,7 +52,7 @@ pub(super) async fn attach(
         "bytes" => Some(Catchup::Bytes),
         _ => None,
     });
-    let from = params.read("from", "SPAWN:OFFSET, two numbers", read_from).unwrap_or(From::Fresh);
+    let from = params.position("from").map_or(From::Fresh, |(spawn, offset)| From::At(spawn, offset));
     let replaces = params.read("replaces", "the `id` of a connection", |text| text.parse::<ViewerId>().ok());
     params.finish()?;
     let mode = mode.unwrap_or(ViewerMode::Rw);
@@ -114,10 +114,4 @@ async fn view(
     let seconds = opened.elapsed().as_secs();
     let detail = json!({ "mode": mode, "connection": viewer, "seconds": seconds, "reason": reason });
     viewers::detached(&plane, &principal, session, viewer, detail);
-}
-
-fn read_from(text: &str) -> Option<From> {
-    let (spawn, offset) = text.split_once(':')?;
-    let spawn = spawn.parse().ok().filter(|spawn| *spawn > 0)?;
-    Some(From::At(spawn, offset.parse().ok()?))
 }

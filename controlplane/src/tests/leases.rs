@@ -122,6 +122,35 @@ async fn places_of_a_control_plane_that_died_are_free_once_their_lease_is_over()
 }
 
 #[tokio::test]
+async fn whoever_waits_for_output_is_no_viewer() {
+    let (harness, host, _connection, id) = limited(0).await;
+    assert_eq!(refused(&harness, id, "mode=ro").await.0, 429);
+    host.print((id, 1), b"before");
+    let screen = format!("/api/v1/sessions/{id}/screen");
+    let (status, problem) = harness.call("GET", &format!("{screen}?after=1"), None).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("query.after")), "{problem}");
+    // What is there is answered at once, and so is the end of another spawn.
+    assert_eq!(harness.get(&format!("{screen}?after=1:2")).await["text"], "before");
+    assert_eq!(harness.get(&format!("{screen}?after=9:0")).await["text"], "before");
+    let later = format!("{screen}?after=1:6");
+    let (found, ()) = tokio::join!(harness.get(&later), async {
+        host.until("its output is followed", |model| model.watches.contains(&(1, Some(6)))).await;
+        host.print((id, 1), b", after");
+    });
+    assert_eq!((&found["text"], &found["offset"]), (&json!("before, after"), &json!(13)));
+    // The end of what is waited for ends it, and so does the end of whoever waits.
+    let last = format!("{screen}?after=1:13");
+    let (found, ()) = tokio::join!(harness.get(&last), async {
+        host.until("its output is followed", |model| model.watches.contains(&(1, Some(13)))).await;
+        assert_eq!(harness.call("DELETE", &format!("/api/v1/sessions/{id}?force=true"), None).await.0, 202);
+    });
+    assert_eq!(found["text"], "before, after");
+    let seen =
+        "SELECT (SELECT COUNT(*) FROM viewers) + (SELECT COUNT(*) FROM audit_logs WHERE action LIKE 'terminal.%') = 0";
+    until(&harness, "left alone", seen).await;
+}
+
+#[tokio::test]
 async fn whoever_goes_away_while_they_are_attached_is_detached() {
     let (harness, _host, _connection, id) = limited(1).await;
     // Their attachment is slow to be written.
