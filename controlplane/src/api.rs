@@ -91,6 +91,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(members::set_role, members::remove))
         .routes(routes!(members::invitations, members::invite))
         .routes(routes!(members::revoke_invitation))
+        .routes(routes!(members::look_up))
         .routes(routes!(members::accept))
         .routes(routes!(api_keys::list, api_keys::create))
         .routes(routes!(api_keys::revoke))

@@ -56,6 +56,7 @@ async fn whoever_is_not_known_is_held_by_where_they_come_from() {
         ("POST", login, code.clone()),
         ("POST", redeem, token),
         ("POST", accept, serde_json::json!({})),
+        ("POST", "/api/v1/invitations/lookup", serde_json::json!({})),
         ("POST", "/api/v1/login/password", serde_json::json!({ "email": "a@example.com", "password": "b" })),
         ("GET", "/api/v1/login/issuer", serde_json::Value::Null),
         ("GET", "/api/v1/login/issuer/callback", serde_json::Value::Null),

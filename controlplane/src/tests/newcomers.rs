@@ -56,7 +56,17 @@ async fn an_invitation_is_accepted_after_the_login_and_by_its_addressee_alone() 
     let foreign = harness.request("POST", accept).header("cookie", &browser.cookie).json(&own);
     let foreign = answer(foreign.header("origin", "http://evil.example")).await;
     assert_eq!((foreign.0, &foreign.1["code"]), (403, &json!("origin_refused")));
+    // Who holds the link sees where it leads, logged in or not; without its token nobody does.
+    let lookup = "/api/v1/invitations/lookup";
+    let (status, shown) = answer(harness.request("POST", lookup).json(&own)).await;
+    assert_eq!((status, &shown["organization"], &shown["role"]), (200, &json!("default"), &json!("member")), "{shown}");
+    assert_eq!(browser.call("POST", lookup, own.clone()).await.1["organization"], "default");
+    let guess = json!({ "organization_id": DEFAULT_ORG, "token": "guess" });
+    let (status, problem) = answer(harness.request("POST", lookup).json(&guess)).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("invitation_not_found")), "{problem}");
+    assert!(!problem.to_string().contains("default"), "{problem}");
     assert_eq!(browser.call("POST", accept, own.clone()).await.0, 204);
+    browser.refused("POST", lookup, own.clone(), 404, "invitation_not_found").await;
     let (status, me) = browser.call("GET", "/api/v1/me", Value::Null).await;
     assert_eq!((status, &me["role"], &me["organization_id"]), (200, &json!("member"), &json!(DEFAULT_ORG)), "{me}");
     browser.refused("POST", accept, own, 404, "invitation_not_found").await;

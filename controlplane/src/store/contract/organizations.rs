@@ -191,6 +191,18 @@ async fn an_invitation_is_for_one_verified_address(subject: &Subject) {
     invite(ours, Role::Member, "late", NOW - Duration::DAY).await.unwrap();
     store.revoke_invitation(ours.clone(), revoked, entry()).await.unwrap();
     assert_eq!(word(store.revoke_invitation(ours.clone(), revoked, entry()).await), "not_found");
+    // Whoever has the link is told where it leads, and nobody else.
+    let leads = async |org, secret: &str| store.invited_to(org, hash(secret)).await.unwrap();
+    let shown = leads(ours.org, "first").await.unwrap();
+    let (here, _) =
+        store.organizations(ours.clone()).await.unwrap().into_iter().find(|(record, _)| record.id == ours.org).unwrap();
+    assert_eq!((shown.organization, shown.role.as_str()), (here.name, "auditor"));
+    assert!((shown.expires_at - later()).abs() < Duration::minutes(10));
+    for (org, secret) in
+        [(ours.org, "unknown"), (ours.org, "late"), (ours.org, "revoked"), (subject.theirs.org, "first")]
+    {
+        assert_eq!(leads(org, secret).await, None, "{secret}");
+    }
     let ada = subject.newcomer("Ada@example.com", true).await;
     let unverified = subject.newcomer("ada@example.com", false).await;
     let other = subject.newcomer("eve@example.com", true).await;
@@ -200,6 +212,7 @@ async fn an_invitation_is_for_one_verified_address(subject: &Subject) {
     assert_eq!(word(accept(&unverified, "first").await), "address_not_confirmed");
     assert!(store.organizations(ada.clone()).await.unwrap().is_empty());
     accept(&ada, "first").await.unwrap();
+    assert_eq!(leads(ours.org, "first").await, None, "it was used");
     let found = store.organizations(ada.clone()).await.unwrap();
     assert_eq!(found.iter().map(|(record, role)| (record.id, *role)).collect::<Vec<_>>(), [(ours.org, Role::Auditor)]);
     assert_eq!(word(accept(&ada, "first").await), "not_found");
