@@ -4,7 +4,6 @@
 //! terminal takes. While output waits for the terminal nothing is read from the server, but keys, resizes and signals still are. A lost
 //! connection is made again from the last byte; keys typed meanwhile are dropped, because nobody can see what they would do.
 
-mod activity;
 mod filter;
 mod keys;
 mod signals;
@@ -28,7 +27,6 @@ use crate::client::Client;
 use crate::failure::{ExitKind, Failure};
 use crate::output;
 
-pub(crate) use activity::Activity;
 pub(crate) use filter::{Filter, FilterPolicy};
 pub(crate) use keys::DetachKeys;
 pub(crate) use terminal::own_size;

@@ -101,13 +101,14 @@ impl Client {
         if answer.status() == http::StatusCode::NO_CONTENT { Ok(None) } else { Ok(Some(decode(answer).await?)) }
     }
 
-    /// `GET /sessions/{id}/screen`.
+    /// `GET /sessions/{id}/screen`; with `after`, once there is output that is not on that one.
     pub(crate) async fn screen(
         &self,
         id: SessionId,
         format: ScreenFormat,
         scrollback: Option<u32>,
         spawn: Option<u32>,
+        after: Option<&ScreenResponse>,
     ) -> Result<ScreenResponse, Failure> {
         let word = match format {
             ScreenFormat::Text => "text",
@@ -116,6 +117,7 @@ impl Client {
         let mut query: Query<'_> = vec![("format", word.to_owned())];
         query.extend(scrollback.map(|rows| ("scrollback", rows.to_string())));
         query.extend(spawn.map(|number| ("spawn", number.to_string())));
+        query.extend(after.map(|seen| ("after", format!("{}:{}", seen.spawn, seen.offset))));
         self.get(&format!("sessions/{id}/screen"), &query).await
     }
 

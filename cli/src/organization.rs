@@ -2,8 +2,8 @@
 
 use agentapi_shared::UserId;
 use agentapi_shared::api::{
-    AcceptInvitation, ApiKey, CreateApiKey, CreateInvitation, CreateOrganization, Invitation, InvitationLink, Member,
-    NewApiKey, Organization, OrganizationSettings, Page, SetMemberRole, UpdateOrganization,
+    AcceptInvitation, ApiKey, CreateApiKey, CreateInvitation, CreateOrganization, Invitation, InvitationLink,
+    InvitedTo, Member, NewApiKey, Organization, OrganizationSettings, Page, SetMemberRole, UpdateOrganization,
 };
 use serde_json::json;
 use time::OffsetDateTime;
@@ -214,10 +214,23 @@ pub(crate) async fn invite(command: &InviteCommand, global: &GlobalArgs, env: &E
             client.remove(&format!("invitations/{invitation}")).await?;
             done(global.json, &json!({ "id": invitation }), "revoked")
         }
+        InviteCommand::Show { org, token } => {
+            let body = AcceptInvitation { organization_id: *org, token: read_token(token)? };
+            let shown: InvitedTo = client.post("invitations/lookup", &body).await?;
+            if global.json {
+                return output::json(&shown);
+            }
+            output::line(&clean(&format!("{} as {}", shown.organization, shown.role)));
+            Ok(())
+        }
         InviteCommand::Accept { org, token } => {
             let body = AcceptInvitation { organization_id: *org, token: read_token(token)? };
+            // Afterwards it leads nowhere.
+            let to: InvitedTo = client.post("invitations/lookup", &body).await?;
             client.post_only("invitations/accept", &body).await?;
-            done(global.json, &json!({ "organization_id": org }), "accepted")
+            let InvitedTo { organization, role, .. } = to;
+            let words = clean(&format!("accepted: you are in {organization} as {role}"));
+            done(global.json, &json!({ "organization_id": org, "organization": organization, "role": role }), &words)
         }
     }
 }

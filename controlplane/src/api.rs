@@ -35,7 +35,7 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::domain::policy::SignUp;
+use crate::domain::organizations::Foundings;
 use crate::identities::Identities;
 use crate::limits::Limits;
 use crate::plane::Plane;
@@ -60,8 +60,8 @@ pub struct Api {
     pub plane: Arc<Plane>,
     /// Under which names browsers reach us.
     pub site: Arc<Site>,
-    /// Who may found an organisation.
-    pub sign_up: SignUp,
+    /// Who may found organisations.
+    pub foundings: Foundings,
     /// How callers can say who they are.
     pub identities: Arc<Identities>,
     /// How many requests callers may make.
@@ -91,6 +91,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(members::set_role, members::remove))
         .routes(routes!(members::invitations, members::invite))
         .routes(routes!(members::revoke_invitation))
+        .routes(routes!(members::look_up))
         .routes(routes!(members::accept))
         .routes(routes!(api_keys::list, api_keys::create))
         .routes(routes!(api_keys::revoke))

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use agentapi_shared::api::Quotas;
 use agentapi_shared::runtime::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::HeaderName;
@@ -11,6 +12,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use crate::admin::AdminVerb;
+use crate::domain::organizations::Foundings;
 use crate::domain::policy::SignUp;
 use crate::identity::project::safe_url;
 use crate::limits::Rates;
@@ -84,6 +86,9 @@ pub struct Options {
     /// The same of everybody at one client address who is not known yet, or in no organisation.
     #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_ADDRESS_REQUESTS_PER_MINUTE")]
     pub address_requests_per_minute: Option<u32>,
+    /// Credentials a minute from one client address that may turn out to be nobody's; 0: no limit.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_ADDRESS_FAILURES_PER_MINUTE")]
+    pub address_failures_per_minute: Option<u32>,
     /// Logins a minute with the password of one account, from wherever.
     #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_ACCOUNT_LOGINS_PER_MINUTE")]
     pub account_logins_per_minute: Option<u32>,
@@ -93,6 +98,18 @@ pub struct Options {
     /// Who may found an organisation, beside those who own one.
     #[arg(long, value_enum, env = "AGENTAPI_CONTROLPLANE_SIGN_UP")]
     pub sign_up: Option<SignUp>,
+    /// Organisations that one person may be the founder of; 0: no limit.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_FOUNDED_ORGANIZATIONS_MAX")]
+    pub founded_organizations_max: Option<u32>,
+    /// Sessions at once of an organisation that somebody founds where signing up is open; 0: no limit.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_SIGN_UP_SESSIONS_MAX")]
+    pub sign_up_sessions_max: Option<u32>,
+    /// Its sessions a day; 0: no limit.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_SIGN_UP_SESSIONS_PER_DAY_MAX")]
+    pub sign_up_sessions_per_day_max: Option<u32>,
+    /// Its terminals attached at once; 0: no limit.
+    #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_SIGN_UP_VIEWERS_MAX")]
+    pub sign_up_viewers_max: Option<u32>,
     /// Control planes that share the load: each allows its share of these.
     #[arg(long, value_name = "N", env = "AGENTAPI_CONTROLPLANE_REPLICAS")]
     pub replicas: Option<NonZeroU32>,
@@ -146,9 +163,14 @@ struct File {
     user_requests_per_minute: Option<u32>,
     organization_requests_per_minute: Option<u32>,
     address_requests_per_minute: Option<u32>,
+    address_failures_per_minute: Option<u32>,
     account_logins_per_minute: Option<u32>,
     client_address_header: Option<String>,
     sign_up: Option<SignUp>,
+    founded_organizations_max: Option<u32>,
+    sign_up_sessions_max: Option<u32>,
+    sign_up_sessions_per_day_max: Option<u32>,
+    sign_up_viewers_max: Option<u32>,
     replicas: Option<NonZeroU32>,
     data_dir: Option<PathBuf>,
     credentials_file: Option<PathBuf>,
@@ -173,8 +195,8 @@ pub struct Config {
     pub rates: Rates,
     /// In which header a proxy says where a client is; none: clients come themselves.
     pub client_address_header: Option<HeaderName>,
-    /// Who may found an organisation.
-    pub sign_up: SignUp,
+    /// Who may found organisations.
+    pub foundings: Foundings,
     /// Directory of the database.
     pub data_dir: PathBuf,
     /// The admin's credentials; none: not written.
@@ -222,7 +244,7 @@ impl Config {
                 File::default()
             })
         });
-        let rates = rates(&options, &file);
+        let (rates, foundings) = (rates(&options, &file), foundings(&options, &file));
         let listen = options.listen.or(file.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
         let listen = loopback(&listen).map_err(|mistake| mistakes.push(mistake)).ok();
         let metrics = options.metrics_listen.or(file.metrics_listen).map(|text| loopback(&text));
@@ -261,7 +283,7 @@ impl Config {
             oidc,
             rates,
             client_address_header,
-            sign_up: options.sign_up.or(file.sign_up).unwrap_or(SignUp::Invite),
+            foundings,
             data_dir,
             credentials_file: options.credentials_file.or(file.credentials_file),
             host_credential_file: options.host_credential_file.or(file.host_credential_file),
@@ -284,8 +306,30 @@ fn rates(options: &Options, file: &File) -> Rates {
             default.organization,
         ),
         address: given(options.address_requests_per_minute, file.address_requests_per_minute, default.address),
+        failures: given(options.address_failures_per_minute, file.address_failures_per_minute, default.failures),
         account: given(options.account_logins_per_minute, file.account_logins_per_minute, default.account),
         replicas: options.replicas.or(file.replicas).unwrap_or(default.replicas),
+    }
+}
+
+fn foundings(options: &Options, file: &File) -> Foundings {
+    let Foundings { sign_up, founded_max, quotas } = Foundings::DEFAULT;
+    let limit = |option: Option<u32>, file: Option<u32>, default: Option<u32>| match option.or(file) {
+        Some(0) => None,
+        given => given.or(default),
+    };
+    Foundings {
+        sign_up: options.sign_up.or(file.sign_up).unwrap_or(sign_up),
+        founded_max: limit(options.founded_organizations_max, file.founded_organizations_max, founded_max),
+        quotas: Quotas {
+            sessions_max: limit(options.sign_up_sessions_max, file.sign_up_sessions_max, quotas.sessions_max),
+            sessions_per_day_max: limit(
+                options.sign_up_sessions_per_day_max,
+                file.sign_up_sessions_per_day_max,
+                quotas.sessions_per_day_max,
+            ),
+            viewers_max: limit(options.sign_up_viewers_max, file.sign_up_viewers_max, quotas.viewers_max),
+        },
     }
 }
 
@@ -303,40 +347,4 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn resolve(file: &str, change: impl FnOnce(&mut Options)) -> Result<Config, ConfigError> {
-        let mut options = Options { config: Some("/c.toml".into()), ..Options::default() };
-        change(&mut options);
-        Config::resolve(options, |_| Ok(file.to_owned()))
-    }
-
-    #[test]
-    fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let config = resolve("data_dir = '/a'\nlisten = '127.0.0.1:1'", |_| {}).unwrap();
-        assert_eq!((config.listen.port(), config.data_dir), (1, "/a".into()));
-        let config = resolve("data_dir = '/a'\nlisten = '127.0.0.1:1'", |o| o.listen = Some("[::1]:0".to_owned()));
-        assert_eq!(config.unwrap().listen.port(), 0);
-        assert_eq!(resolve("data_dir = '/a'", |_| {}).unwrap().listen.to_string(), DEFAULT_LISTEN);
-    }
-
-    #[test]
-    fn every_mistake_is_named() {
-        let error = resolve("listen = '0.0.0.0:1'", |_| {}).unwrap_err().to_string();
-        assert!(error.contains("not a loopback") && error.contains("data-dir"), "{error}");
-        assert!(resolve("lisen = 1", |_| {}).unwrap_err().to_string().contains("lisen"));
-        assert!(resolve("data_dir = '/a'\nlisten = 'x'", |_| {}).is_err());
-        let error = resolve("data_dir = '/a'\npublic_url = 'http://agents.example'", |_| {}).unwrap_err().to_string();
-        assert!(error.contains("public-url http://agents.example") && error.contains("use https"), "{error}");
-        let config = resolve("data_dir = '/a'\npublic_url = 'https://agents.example/'", |_| {}).unwrap();
-        assert_eq!(config.public_url.unwrap().as_str(), "https://agents.example/");
-        assert_eq!((config.sign_up, config.client_address_header), (SignUp::Invite, None));
-        let open = "data_dir = '/a'\nsign_up = 'open'\nclient_address_header = 'X-Forwarded-For'\naddress_requests_per_minute = 7";
-        let config = resolve(open, |_| {}).unwrap();
-        assert_eq!((config.sign_up, config.rates.address), (SignUp::Open, 7));
-        assert_eq!(config.client_address_header.unwrap().as_str(), "x-forwarded-for");
-        assert!(resolve("data_dir = '/a'\nclient_address_header = 'x y'", |_| {}).is_err());
-        assert!(resolve("data_dir = '/a'\nsign_up = 'all'", |_| {}).is_err());
-    }
-}
+mod tests;

@@ -131,6 +131,10 @@ fn quota(word: &str) -> DomainError {
             "quota_sessions_per_day",
             "your organisation has made as many sessions today as it may; the day ends at 00:00 UTC",
         ),
+        "quota_organizations" => (
+            "quota_organizations",
+            "you are the founder of as many organisations as one person may be (founded-organizations-max): whoever operates this control plane can make you another",
+        ),
         "quota_viewers" => (
             "quota_viewers",
             "as many terminals of your organisation are attached as it may have at once: detach one of them, or try again later",

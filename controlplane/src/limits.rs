@@ -1,8 +1,11 @@
 //! How many requests callers may make: by credential, by person and by organisation, each a bucket that fills evenly and holds a minute's worth.
-//! Whoever is not known yet is held by where they come from, and guesses at a password by whose it would be.
+//! Whoever is not known yet is held by where they come from, and guesses at a password by whose it would be. Credentials that are nobody's are
+//! counted by where they come from as well, before the store is asked about more of them.
 //!
 //! Kept in memory, so a replica knows only what it served itself: each of several takes its share of the whole. What somebody typed into a
 //! terminal is no request; opening the terminal is one.
+
+mod guesses;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
@@ -15,6 +18,10 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
+
+pub use guesses::{Question, Shown, Unasked};
+
+use guesses::Guesses;
 
 /// What a bucket holds is filled again within this time.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -43,6 +50,8 @@ pub struct Rates {
     pub organization: u32,
     /// Of everybody at one address who is not known yet, or in no organisation.
     pub address: u32,
+    /// Credentials from one network that are nobody's.
+    pub failures: u32,
     /// Logins with the password of one account from one network; from all of them [`NETWORKS_OF_AN_ACCOUNT`] times as many.
     pub account: u32,
     /// Control planes that share the load.
@@ -51,9 +60,17 @@ pub struct Rates {
 
 impl Rates {
     /// Far above what a person or a program that waits for events does, far below what harms others.
-    /// Whoever logs in does so a few times an hour; an office behind one address is some hundred people.
-    pub const DEFAULT: Self =
-        Self { key: 3_000, user: 6_000, organization: 30_000, address: 300, account: 20, replicas: NonZeroU32::MIN };
+    /// Whoever logs in does so a few times an hour; an office behind one address is some hundred people. A program with a wrong credential counts
+    /// twelve times a minute, so a handful of them keep nobody out who comes to the same office for the first time.
+    pub const DEFAULT: Self = Self {
+        key: 3_000,
+        user: 6_000,
+        organization: 30_000,
+        address: 300,
+        failures: 120,
+        account: 20,
+        replicas: NonZeroU32::MIN,
+    };
 }
 
 type Buckets<K> = RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
@@ -88,10 +105,14 @@ pub struct Exceeded {
     pub retry_s: u64,
 }
 
+/// What one of several replicas allows; none: no limit. Rounded up, since a small limit over many replicas must not be none.
+fn share(a_minute: u32, replicas: NonZeroU32) -> Option<NonZeroU32> {
+    NonZeroU32::new(a_minute.div_ceil(replicas.get()))
+}
+
 impl<K: Clone + Eq + std::hash::Hash> Limit<K> {
     fn new(name: &'static str, a_minute: u32, replicas: NonZeroU32) -> Option<Self> {
-        // A share is rounded up: a small limit over many replicas must not be none.
-        let quota = NonZeroU32::new(a_minute.div_ceil(replicas.get()))?;
+        let quota = share(a_minute, replicas)?;
         let buckets = RateLimiter::keyed(Quota::with_period(WINDOW / quota.get())?.allow_burst(quota));
         Some(Self { name, quota, buckets: buckets.with_middleware() })
     }
@@ -119,6 +140,7 @@ pub struct Limits {
     user: Option<Limit<UserId>>,
     organization: Option<Limit<OrgId>>,
     address: Option<Limit<u64>>,
+    failures: Option<Guesses>,
     account: Option<Limit<u64>>,
     account_anywhere: Option<Limit<u64>>,
     slots: RandomState,
@@ -141,6 +163,7 @@ impl Limits {
         let user = Limit::new("user", rates.user, rates.replicas);
         let organization = Limit::new("organization", rates.organization, rates.replicas);
         let address = Limit::new("address", rates.address, rates.replicas);
+        let failures = share(rates.failures, rates.replicas).map(Guesses::new);
         let account = Limit::new("account", rates.account, rates.replicas);
         let anywhere = rates.account.saturating_mul(NETWORKS_OF_AN_ACCOUNT);
         let account_anywhere = Limit::new("account-anywhere", anywhere, rates.replicas);
@@ -149,6 +172,7 @@ impl Limits {
             user.as_ref().map(|limit| (limit.name, limit.quota)),
             organization.as_ref().map(|limit| (limit.name, limit.quota)),
             address.as_ref().map(|limit| (limit.name, limit.quota)),
+            failures.as_ref().map(|limit| ("failures", limit.quota())),
             account.as_ref().map(|limit| (limit.name, limit.quota)),
             account_anywhere.as_ref().map(|limit| (limit.name, limit.quota)),
         ];
@@ -156,7 +180,7 @@ impl Limits {
         let policy: Vec<String> =
             told.map(|(name, quota)| format!("\"{name}\";q={quota};w={}", WINDOW.as_secs())).collect();
         let (policy, slots, requests) = (policy.join(", "), RandomState::new(), AtomicU32::new(0));
-        Self { key, user, organization, address, account, account_anywhere, slots, policy, requests }
+        Self { key, user, organization, address, failures, account, account_anywhere, slots, policy, requests }
     }
 
     /// What may be made, as `RateLimit-Policy` has it; empty if there is no limit.
@@ -187,6 +211,11 @@ impl Limits {
     pub fn take_address(&self, from: IpAddr) -> Result<Option<Standing>, Exceeded> {
         let slot = self.slot(&network(from));
         self.address.as_ref().map(|limit| limit.take(&slot)).transpose()
+    }
+
+    /// Lets the store be asked about a credential, unless it was wrong a moment ago, or too many were that came from the same network.
+    pub fn ask(&self, shown: Shown, hash: &str, from: IpAddr) -> Result<Question<'_>, Unasked> {
+        self.failures.as_ref().map_or(Ok(Question::free()), |guesses| guesses.ask(shown, hash, from))
     }
 
     /// Counts an attempt to log in with the password of an account, whoever makes it.
@@ -229,99 +258,4 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rates(key: u32, user: u32, organization: u32, replicas: u32) -> Rates {
-        let replicas = NonZeroU32::new(replicas).unwrap();
-        Rates { key, user, organization, address: 0, account: 0, replicas }
-    }
-
-    #[test]
-    fn strangers_are_held_by_their_network_and_guesses_by_the_account() {
-        let limits = Limits::new(Rates { address: 2, account: 3, ..rates(0, 0, 0, 1) });
-        assert_eq!(limits.policy(), "\"address\";q=2;w=60, \"account\";q=3;w=60, \"account-anywhere\";q=30;w=60");
-        let from = |text: &str| limits.take_address(text.parse().unwrap()).map(|standing| standing.unwrap().remaining);
-        // The addresses of one network are one; a mapped one is what it maps.
-        assert_eq!((from("2001:db8:1:2::1"), from("2001:db8:1:2:ffff::9")), (Ok(1), Ok(0)));
-        let refused = from("2001:db8:1:2::1").unwrap_err();
-        assert_eq!((refused.name, refused.quota), ("address", 2));
-        assert_eq!((from("2001:db8:1:3::1"), from("192.0.2.1"), from("::ffff:192.0.2.1")), (Ok(1), Ok(1), Ok(0)));
-        assert!(from("192.0.2.1").is_err() && from("192.0.2.2").is_ok());
-        let guess = |email: &str, host: u8| limits.take_account(email, IpAddr::from([192, 0, 2, host]));
-        for email in ["ada@example.com", "Ada@example.com", "ADA@EXAMPLE.COM"] {
-            guess(email, 1).unwrap();
-        }
-        assert_eq!(guess("ada@example.com", 1).unwrap_err().name, "account");
-        // Neither others there nor the person elsewhere are kept out by that.
-        guess("bob@example.com", 1).unwrap();
-        for attempt in 0..27 {
-            guess("ada@example.com", 2 + attempt / 3).unwrap();
-        }
-        assert_eq!(guess("ada@example.com", 99).unwrap_err().name, "account-anywhere");
-    }
-
-    #[test]
-    fn any_number_of_networks_takes_a_bounded_number_of_buckets() {
-        let limits = Limits::new(Rates { address: u32::MAX, ..rates(0, 0, 0, 1) });
-        for network in 0..3 * u128::from(SLOTS) {
-            limits.take_address(IpAddr::V6((network << 64).into())).unwrap();
-        }
-        let kept = u64::try_from(limits.address.as_ref().unwrap().buckets.len()).unwrap();
-        assert!(kept <= SLOTS && kept > SLOTS / 2, "{kept}");
-    }
-
-    fn take(limits: &Limits, key: &str, user: UserId, org: OrgId) -> Result<Option<Standing>, Exceeded> {
-        let standing = limits.take(key, user)?;
-        let within = limits.take_within(org)?;
-        Ok(standing.into_iter().chain(within).min_by_key(|standing| standing.remaining))
-    }
-
-    #[test]
-    fn each_limit_refuses_by_its_name_and_others_go_on() {
-        let (ann, bob) = (UserId::generate(), UserId::generate());
-        let (ours, theirs) = (OrgId::generate(), OrgId::generate());
-        let limits = Limits::new(rates(3, 5, 8, 1));
-        assert_eq!(limits.policy(), "\"key\";q=3;w=60, \"user\";q=5;w=60, \"organization\";q=8;w=60");
-        let first = take(&limits, "a", ann, ours).unwrap().unwrap();
-        assert_eq!((first.name, first.remaining, first.reset_s), ("key", 2, 20));
-        for _ in 0..2 {
-            take(&limits, "a", ann, ours).unwrap();
-        }
-        let refused = take(&limits, "a", ann, ours).unwrap_err();
-        assert_eq!((refused.name, refused.quota), ("key", 3));
-        assert!((1..=21).contains(&refused.retry_s), "{refused:?}");
-        // Another key of the same person, until the person has made five.
-        for _ in 0..2 {
-            take(&limits, "b", ann, ours).unwrap();
-        }
-        assert_eq!(take(&limits, "b", ann, ours).unwrap_err().name, "user");
-        for _ in 0..3 {
-            take(&limits, "c", bob, ours).unwrap();
-        }
-        assert_eq!(take(&limits, "d", bob, ours).unwrap_err().name, "organization");
-        assert!(take(&limits, "e", bob, theirs).unwrap().is_some());
-    }
-
-    #[test]
-    fn replicas_share_and_nothing_is_no_limit() {
-        let (ann, ours) = (UserId::generate(), OrgId::generate());
-        let replicas: Vec<Limits> = (0..2).map(|_| Limits::new(rates(100, 0, 0, 2))).collect();
-        let taken = (0..400).filter(|turn: &usize| take(&replicas[turn % 2], "a", ann, ours).is_ok()).count();
-        // What fills up while the test runs comes on top.
-        assert!((100..=120).contains(&taken), "{taken}");
-        let none = Limits::new(rates(0, 0, 0, 1));
-        assert_eq!((none.policy(), take(&none, "a", ann, ours)), ("", Ok(None)));
-    }
-
-    #[test]
-    fn buckets_that_are_full_again_are_forgotten() {
-        let ours = OrgId::generate();
-        // Full again after a nanosecond or so.
-        let limits = Limits::new(rates(u32::MAX, 0, 0, 1));
-        for turn in 0..2 * REQUESTS_BETWEEN_SWEEPS {
-            take(&limits, &turn.to_string(), UserId::generate(), ours).unwrap();
-        }
-        assert!(limits.key.unwrap().buckets.len() <= REQUESTS_BETWEEN_SWEEPS as usize);
-    }
-}
+mod tests;

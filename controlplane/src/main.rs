@@ -61,7 +61,11 @@ fn run_migrations(database_url: Option<&str>, authority: Option<&Path>) -> ExitC
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(migrate::migrate(&url, authority)) {
+    // Nothing is lost if nobody reads it.
+    let tell = |waiting: &migrate::Waiting| {
+        let _written = note(&format!("agentapi-controlplane: {waiting}"));
+    };
+    match runtime.block_on(migrate::migrate(&url, authority, tell)) {
         Ok(applied) => {
             let lines = applied.new.iter().map(|new| format!("applied {}_{}\n", new.version, new.name));
             let end = format!("{} applied now, {} before", applied.new.len(), applied.before);
@@ -119,9 +123,14 @@ fn say(line: &str) -> ExitCode {
     }
 }
 
+/// One line on stderr.
+fn note(line: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "{line}")
+}
+
 /// The whole chain of an error, once, on stderr: logging may not have begun.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    use std::io::Write as _;
     let mut text = format!("agentapi-controlplane: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
@@ -129,6 +138,6 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
         source = cause.source();
     }
     // Nothing is left to be done if stderr is gone too.
-    let _written = writeln!(std::io::stderr(), "{text}");
+    let _written = note(&text);
     ExitCode::FAILURE
 }

@@ -1,8 +1,10 @@
 //! `agentapi-controlplane migrate`: brings a database to the schema of this program, as `supabase db push` would.
 //!
 //! The migrations are in the program, and what was applied is in the table that the Supabase CLI keeps, so that either goes on where the other
-//! was. Each migration is one transaction with its line in that table; one program at a time applies them.
+//! was. Each migration is one transaction with its line in that table; one program at a time applies them. What others hold is waited for in bounded
+//! turns.
 
+mod locks;
 pub mod tls;
 
 use std::path::{Path, PathBuf};
@@ -12,10 +14,14 @@ use rust_embed::Embed;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
 
+pub use locks::{Obstacle, Waiting};
+
+use locks::{Patience, Undone, Watcher, named, patiently};
+
 /// A database that is not there says so by then.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Whoever applies migrations at the same time is waited for that long.
-const LOCK_TIMEOUT: &str = "60s";
+/// Whoever applies migrations at the same time is waited for that long: nobody else waits behind us for that.
+const TURN_TIMEOUT: &str = "60s";
 /// What everyone who applies migrations of ours locks; any number that nobody else has.
 const LOCK: i64 = 0x6167_656e_7461_7069;
 /// A URL is shorter. More is not read.
@@ -81,6 +87,22 @@ pub enum MigrateError {
     /// The table of what was applied.
     #[error("cannot use the table of applied migrations, supabase_migrations.schema_migrations")]
     History(#[source] tokio_postgres::Error),
+    /// Others hold what is needed, again and again.
+    #[error(
+        "{what} cannot be done, {attempts} attempts were in vain, and the migrations before it stay applied: it needs {}; end what holds that (select \
+         pg_terminate_backend(PROCESS)), or come again when it is done",
+        named(obstacle.as_ref())
+    )]
+    Blocked {
+        /// What was to be done.
+        what: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// What was in the way, if that was seen.
+        obstacle: Option<Obstacle>,
+        /// The last refusal.
+        source: tokio_postgres::Error,
+    },
     /// A migration.
     #[error("cannot apply the migration {version}_{name}; the ones before it stay applied")]
     Apply {
@@ -132,27 +154,62 @@ pub fn database_url(argument: Option<&str>, variable: Option<String>) -> Result<
     text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned).ok_or(MigrateError::NoUrl)
 }
 
-/// Applies what is missing.
+/// Applies what is missing, and `tell`s whenever it has to wait for others.
 /// `authority`: a file with certificates that are trusted beside those of this system.
-pub async fn migrate(url: &str, authority: Option<&Path>) -> Result<Applied, MigrateError> {
-    let mut config: Config = url.trim().parse().map_err(MigrateError::Url)?;
-    config.connect_timeout(CONNECT_TIMEOUT).application_name("agentapi-controlplane migrate");
-    let mut client = connect(&config, authority).await?;
-    lock(&client).await?;
-    let known = history(&client).await?;
-    let mut new = Vec::new();
-    for migration in migrations() {
-        if known.contains(&migration.version) {
-            continue;
-        }
-        let failed = |source| {
-            let Migration { version, name, .. } = migration.clone();
-            MigrateError::Apply { version, name, source }
-        };
-        apply(&mut client, &migration).await.map_err(failed)?;
-        new.push(migration);
+pub async fn migrate(url: &str, authority: Option<&Path>, tell: impl FnMut(&Waiting)) -> Result<Applied, MigrateError> {
+    let mut database = Database::open(url, authority, Patience::DEFAULT).await?;
+    database.migrate(&migrations(), tell).await
+}
+
+/// A database that nobody else migrates now.
+struct Database {
+    client: Client,
+    watcher: Watcher,
+    patience: Patience,
+}
+
+impl Database {
+    async fn open(url: &str, authority: Option<&Path>, patience: Patience) -> Result<Self, MigrateError> {
+        let mut config: Config = url.trim().parse().map_err(MigrateError::Url)?;
+        config.connect_timeout(CONNECT_TIMEOUT).application_name("agentapi-controlplane migrate");
+        let client = connect(&config, authority).await?;
+        lock(&client, patience).await?;
+        let watcher = Watcher::of(&client, connect(&config, authority).await?).await.map_err(MigrateError::Connect)?;
+        Ok(Self { client, watcher, patience })
     }
-    Ok(Applied { new, before: known.len() })
+
+    async fn migrate(&mut self, all: &[Migration], mut tell: impl FnMut(&Waiting)) -> Result<Applied, MigrateError> {
+        let Self { client, watcher, patience } = self;
+        let what = "reading what was applied";
+        let known = patiently(*patience, watcher, what, &mut tell, async || history(client).await).await;
+        let known = known.map_err(|undone| self.undone(undone, what, MigrateError::History))?;
+        let mut new = Vec::new();
+        for migration in all.iter().filter(|migration| !known.contains(&migration.version)) {
+            let Migration { version, name, .. } = migration.clone();
+            let what = format!("the migration {version}_{name}");
+            let Self { client, watcher, patience } = self;
+            let done = patiently(*patience, watcher, &what, &mut tell, async || apply(client, migration).await).await;
+            let failed = |source| MigrateError::Apply { version, name, source };
+            done.map_err(|undone| self.undone(undone, &what, failed))?;
+            new.push(migration.clone());
+        }
+        Ok(Applied { new, before: known.len() })
+    }
+
+    fn undone(
+        &self,
+        undone: Undone,
+        what: &str,
+        failed: impl FnOnce(tokio_postgres::Error) -> MigrateError,
+    ) -> MigrateError {
+        match undone {
+            Undone::Blocked { obstacle, source } => {
+                let (what, attempts) = (what.to_owned(), self.patience.attempts);
+                MigrateError::Blocked { what, attempts, obstacle, source }
+            }
+            Undone::Failed(source) => failed(source),
+        }
+    }
 }
 
 async fn connect(config: &Config, authority: Option<&Path>) -> Result<Client, MigrateError> {
@@ -175,18 +232,19 @@ fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + S
     });
 }
 
-/// Until the connection ends.
-async fn lock(client: &Client) -> Result<(), MigrateError> {
+/// Until the connection ends. Whatever it waits for from then on, it waits for a turn long.
+async fn lock(client: &Client, patience: Patience) -> Result<(), MigrateError> {
+    let turn = format!("set lock_timeout = '{}ms'", patience.lock_timeout.as_millis());
     let locked = async {
-        client.batch_execute(&format!("set lock_timeout = '{LOCK_TIMEOUT}'")).await?;
+        client.batch_execute(&format!("set lock_timeout = '{TURN_TIMEOUT}'")).await?;
         client.execute("select pg_advisory_lock($1)", &[&LOCK]).await?;
-        client.batch_execute("reset lock_timeout").await
+        client.batch_execute(&turn).await
     };
     locked.await.map_err(MigrateError::Locked)
 }
 
 /// Versions that were applied. The table is made as the Supabase CLI makes it.
-async fn history(client: &Client) -> Result<Vec<String>, MigrateError> {
+async fn history(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
     let known = async {
         client
             .batch_execute(
@@ -200,7 +258,7 @@ async fn history(client: &Client) -> Result<Vec<String>, MigrateError> {
         let rows = client.query("select version from supabase_migrations.schema_migrations order by 1", &[]).await?;
         rows.iter().map(|row| row.try_get::<_, String>(0)).collect::<Result<Vec<_>, _>>()
     };
-    known.await.map_err(MigrateError::History)
+    known.await
 }
 
 async fn apply(client: &mut Client, migration: &Migration) -> Result<(), tokio_postgres::Error> {

@@ -6,6 +6,7 @@
 
 mod feed;
 mod hub;
+pub mod output;
 mod port;
 mod ring;
 mod socket;

@@ -21,7 +21,7 @@ use crate::audit::{CheckpointError, Checkpoints};
 use crate::auth::{HOST_TOKEN_PREFIX, Secret, USER_TOKEN_PREFIX};
 use crate::config::{self, Config};
 use crate::credentials::{self, CredentialError};
-use crate::domain::policy::SignUp;
+use crate::domain::organizations::Foundings;
 use crate::identities::{Identities, IdentitiesError};
 use crate::identity::login::OidcSettings;
 use crate::identity::mint::{MintError, Minter};
@@ -105,7 +105,7 @@ pub struct Server {
     minter: Option<Arc<Minter>>,
     identities: Arc<Identities>,
     site: Arc<Site>,
-    sign_up: SignUp,
+    foundings: Foundings,
     client_address_header: Option<http::HeaderName>,
 }
 
@@ -144,7 +144,7 @@ impl Server {
         plane.trail.keep_checkpoints(Arc::new(checkpoints), &tasks);
         Ok(Self {
             site: Arc::new(Site::new(address.port(), config.public_url.as_ref())),
-            sign_up: config.sign_up,
+            foundings: config.foundings,
             client_address_header: config.client_address_header.clone(),
             rates: config.rates,
             listener,
@@ -213,7 +213,7 @@ impl Server {
         Api {
             plane: self.plane.clone(),
             site: self.site.clone(),
-            sign_up: self.sign_up,
+            foundings: self.foundings,
             identities: self.identities.clone(),
             limits: Arc::new(Limits::new(self.rates)),
         }

@@ -11,7 +11,7 @@ pub mod postgrest;
 pub mod records;
 pub mod sqlite;
 
-use agentapi_shared::api::Quotas;
+use agentapi_shared::api::{InvitedTo, Quotas};
 use std::time::Duration;
 
 use agentapi_shared::egress::EgressDecision;
@@ -246,6 +246,8 @@ pub trait MemberStore {
     fn create_invitation(&self, tenant: TenantContext, new: NewInvitation, audit: AuditEntry) -> Answer<'_, ()>;
     /// Takes an invitation back that was not accepted.
     fn revoke_invitation(&self, tenant: TenantContext, id: InvitationId, audit: AuditEntry) -> Answer<'_, ()>;
+    /// What the invitation with this token is to, whoever asks; none: there is none that could be accepted now.
+    fn invited_to(&self, org: OrgId, token_hash: String) -> Answer<'_, Option<InvitedTo>>;
     /// Makes the caller a member of `org`, if the invitation is for their verified address. Unknown, over, used and meant for somebody else
     /// look the same; who is in it already is refused as `already_member`, whose address is not shown to be theirs as `address_not_confirmed`.
     /// Whatever they had there before stays over.

@@ -370,6 +370,7 @@ fn credential_calls(world: &World, things: &Things) -> Vec<Call> {
             json!({ "p_code": things.code, "p_cookie": sha256_hex("cookie"), "p_at": NOW, "p_expires_at": LATER }),
         ),
         call("job_browser_session", None, json!({ "p_hash": sha256_hex("cookie"), "p_now": NOW })),
+        call("job_invitation", None, json!({ "p_org": org.id, "p_token_hash": sha256_hex("invitation") })),
         call("job_member", None, json!({ "p_org": org.id, "p_user": member.id })),
         call("job_end_newcomer_login", None, json!({ "p_hash": sha256_hex("newcomer") })),
         call(

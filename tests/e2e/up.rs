@@ -2,13 +2,16 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use agentapi_tests::process::processes;
+use agentapi_tests::process::{binary, processes};
 use agentapi_tests::wait::eventually;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::machine::Machine;
+
+/// The organisation that every embedded database has.
+const LOCAL_ORG: &str = "00000000-0000-7000-8000-000000000001";
 
 fn up_pid(machine: &Machine) -> Result<i32> {
     let status = machine.json(&["status", "--json"])?;
@@ -32,8 +35,18 @@ fn a_session_is_made_used_and_ended_from_the_command_line() -> Result<()> {
     machine.up(&[])?;
     let id =
         machine.run(&["session", "create", "--wait", "--name", "first", "--", "bash", "--norc"])?.trim().to_owned();
-    machine.run(&["session", "input", &id, "--text", "echo sum-$((20+22))\r"])?;
+    // Whoever waits for a text is no viewer, of whom there may be none.
+    let mut quota = std::process::Command::new(binary("agentapi-controlplane"));
+    quota.args(["admin", "set-quotas", "--org", LOCAL_ORG, "--viewers-max", "0", "--data-dir"]);
+    assert!(quota.arg(machine.data().join("controlplane")).status()?.success());
+    machine.run(&["session", "input", &id, "--text", "sleep 1; echo sum-$((20+22))\r"])?;
     machine.run(&["session", "wait", &id, "--text", "sum-42", "--timeout", "30"])?;
+    let never = machine.output(&["session", "wait", &id, "--text", "sum-43", "--timeout", "1s"])?;
+    assert_eq!(never.status.code(), Some(7), "{never:?}");
+    let ended = machine.run(&["session", "create", "--", "echo", "all of it"])?.trim().to_owned();
+    machine.run(&["session", "wait", &ended, "--text", "all of it", "--timeout", "30"])?;
+    let never = machine.output(&["session", "wait", &ended, "--text", "more", "--timeout", "30"])?;
+    assert_eq!(never.status.code(), Some(1), "{never:?}");
     assert!(machine.run(&["session", "screen", "first"])?.contains("sum-42"));
     let list = machine.json(&["session", "list", "--json"])?;
     assert!(list.to_string().contains("\"first\""), "{list}");

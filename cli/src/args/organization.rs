@@ -173,6 +173,15 @@ pub(crate) enum InviteCommand {
         /// Its id
         invitation: InvitationId,
     },
+    /// Show which organisation an invitation is to, and as what, before it is accepted
+    Show {
+        /// The organisation of the link
+        #[arg(long)]
+        org: OrgId,
+        /// File that holds the token of the link, so that it stands in no command line; - for standard input
+        #[arg(value_name = "FILE")]
+        token: PathBuf,
+    },
     /// Accept an invitation to an address that is verified as yours
     Accept {
         /// The organisation of the link

@@ -8,7 +8,7 @@ use agentapi_shared::frame::{FrameType, HEADER_BYTES, Header, Keyframe, PAYLOAD_
 use agentapi_shared::viewer::{ClientMessage, SUBPROTOCOL, ServerMessage, ViewerMode, close};
 use agentapi_shared::{SessionId, ViewerId, WindowSize};
 use bytes::Bytes;
-use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, StreamExt as _};
 use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -119,11 +119,6 @@ impl Stream {
                 return Ok(incoming);
             }
         }
-    }
-
-    /// The next thing, if it is there already.
-    pub(crate) fn next_at_once(&mut self) -> Option<Result<Incoming, Closed>> {
-        self.next().now_or_never()
     }
 
     /// Forgets the silence of a time in which nothing was read.

@@ -70,7 +70,7 @@ async fn pipe(client: &Client, id: SessionId) -> anyhow::Result<InputWritten> {
 pub(super) async fn screen(context: &Context<'_>, args: &ScreenArgs) -> anyhow::Result<()> {
     let id = select::resolve(&context.client, &args.session.session).await?.id;
     let format = if args.ansi { ScreenFormat::Ansi } else { ScreenFormat::Text };
-    let screen = context.client.screen(id, format, args.scrollback, args.spawn).await?;
+    let screen = context.client.screen(id, format, args.scrollback, args.spawn, None).await?;
     match (context.format, format) {
         (Format::Json, _) => output::json(&screen)?,
         (Format::Text, ScreenFormat::Text) => output::line(output::clean_lines(&screen.text).trim_end_matches('\n')),

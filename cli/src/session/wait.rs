@@ -1,16 +1,15 @@
-//! `session wait`, and waiting for a session in other commands. Nothing polls: changes come from the event stream, output from the terminal.
+//! `session wait`, and waiting for a session in other commands. Nothing polls: changes come from the event stream, and a screen is answered once there is more output.
 //!
 //! Level-triggered: subscribe first, then look, then follow changes. A broken stream is opened again, and the look repeated.
 
 use std::time::Duration;
 
-use agentapi_shared::api::{ScreenFormat, ServerEvent, Session};
+use agentapi_shared::api::{ScreenFormat, ScreenResponse, ServerEvent, Session};
 use agentapi_shared::{Exit, SessionId, SpawnState};
 
 use super::create::why;
 use super::{Context, list, select};
 use crate::args::{WaitArgs, WaitFor};
-use crate::attach::Activity;
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::failure::{ExitKind, Failure};
@@ -127,23 +126,40 @@ async fn until_text(client: &Client, id: SessionId, text: &str) -> Result<(), Fa
     }
 }
 
-/// Looks at the start, and again whenever there was output.
+/// Looks at the start, and again whenever there was output. Nobody who waits is a viewer: that would take one of the organisation's places.
 async fn watch_text(client: &Client, id: SessionId, text: &str) -> Result<(), Failure> {
-    let mut activity = Activity::open(client, id).await?;
-    while let Some(seen) = activity.next().await? {
-        loop {
-            let screen = client.screen(id, ScreenFormat::Text, Some(SEARCH_ROWS), None).await?;
-            if screen.text.contains(text) {
-                return Ok(());
+    let begun = async || until(client, id, |session| settled(session, WaitFor::Running)).await;
+    // What has not begun has no screen.
+    begun().await?;
+    let over = || Failure::new(ExitKind::Failure, "the session ended, and its screen does not show the text");
+    let (mut seen, mut has_ended): (Option<ScreenResponse>, bool) = (None, false);
+    loop {
+        let screen = match client.screen(id, ScreenFormat::Text, Some(SEARCH_ROWS), None, seen.as_ref()).await {
+            // It was started again, or never ran.
+            Err(failure) if failure.code() == ExitKind::Conflict as u8 => {
+                if begun().await?.state.is_ended() {
+                    return Err(over());
+                }
+                continue;
             }
-            if (screen.spawn, screen.offset) >= (seen.spawn, seen.offset) {
-                break;
+            other => other?,
+        };
+        if screen.text.contains(text) {
+            return Ok(());
+        }
+        if seen.is_some_and(|seen| (seen.spawn, seen.offset) == (screen.spawn, screen.offset)) {
+            // Its last words may have come between the two answers: once more.
+            if has_ended {
+                return Err(over());
             }
+            has_ended = client.session(id).await?.state.is_ended();
             // The screen is read beside the output and may be a moment behind it; no further output may come to wake us.
             tokio::time::sleep(BEHIND_PAUSE).await;
+        } else {
+            has_ended = false;
         }
+        seen = Some(screen);
     }
-    Err(Failure::new(ExitKind::Failure, "the session ended, and its screen does not show the text"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use agentapi_shared::HostId;
 use agentapi_shared::api::{CreateHostEnrolment, HostCredential, HostEnrolment, Problem, RedeemHostEnrolment};
 use axum::Json;
 use axum::extract::{Path, State};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::request::Parts;
 
 use super::extract::{self, Body, Params};
 use super::stranger::Stranger;
@@ -56,10 +57,10 @@ pub(super) async fn redeem(
 )]
 pub(super) async fn rotate(
     State(api): State<Api>,
-    headers: HeaderMap,
+    parts: Parts,
     params: Params,
 ) -> Result<(StatusCode, Json<HostCredential>), ApiError> {
-    let (host, shown) = principal::host(&headers, &api).await?;
+    let (host, shown) = principal::host(&parts, &api).await?;
     params.finish()?;
     Ok((StatusCode::CREATED, Json(enrolments::rotate(&api.plane, host, shown).await?)))
 }
@@ -69,12 +70,8 @@ pub(super) async fn rotate(
     post, path = "/api/v1/hosts/credential/confirm", operation_id = "confirmHostCredential", tag = "hosts",
     responses((status = 204), (status = "4XX", body = Problem)),
 )]
-pub(super) async fn confirm(
-    State(api): State<Api>,
-    headers: HeaderMap,
-    params: Params,
-) -> Result<StatusCode, ApiError> {
-    let (_, hash) = principal::host(&headers, &api).await?;
+pub(super) async fn confirm(State(api): State<Api>, parts: Parts, params: Params) -> Result<StatusCode, ApiError> {
+    let (_, hash) = principal::host(&parts, &api).await?;
     params.finish()?;
     enrolments::confirm(&api.plane, hash).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use agentapi_shared::SpawnNumber;
 use agentapi_shared::api::FieldError;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -134,6 +135,14 @@ impl Params {
             self.fault(name, format!("expected {expected}"));
         }
         value
+    }
+
+    /// `SPAWN:OFFSET`.
+    pub(super) fn position(&mut self, name: &str) -> Option<(SpawnNumber, u64)> {
+        self.read(name, "SPAWN:OFFSET, two numbers", |text| {
+            let (spawn, offset) = text.split_once(':')?;
+            Some((spawn.parse().ok().filter(|spawn| *spawn > 0)?, offset.parse().ok()?))
+        })
     }
 
     /// A number within limits.

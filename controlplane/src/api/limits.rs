@@ -11,7 +11,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{Api, ApiError, Peer};
 use crate::domain::policy::{Principal, Visitor};
-use crate::limits::{Exceeded, Standing, WINDOW};
+use crate::limits::{Exceeded, Question, Shown, Standing, Unasked, WINDOW};
+use crate::store::Answer;
 use agentapi_shared::UserId;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -61,6 +62,38 @@ pub(super) fn take_account(parts: &Parts, api: &Api, email: &str) -> Result<(), 
     by_place(parts, |address| api.limits.take_account(email, address))
 }
 
+/// Asks the store whose a credential is, unless too many from the same place were nobody's. What was good before is always asked about.
+pub(super) async fn ask<'a, T>(
+    parts: &Parts,
+    api: &'a Api,
+    (shown, hash): (Shown, &str),
+    ask: impl FnOnce() -> Answer<'a, Option<T>>,
+) -> Result<T, ApiError> {
+    let question = match parts.extensions.get::<Peer>() {
+        Some(Peer(address)) => api.limits.ask(shown, hash, *address),
+        // The server says of each connection where it comes from.
+        None => Ok(Question::free()),
+    };
+    let question = question.map_err(|unasked| match unasked {
+        Unasked::Wrong => ApiError::unauthorized(),
+        Unasked::Exceeded(exceeded) => refused(parts, exceeded),
+    })?;
+    match ask().await {
+        Ok(Some(found)) => {
+            question.good();
+            Ok(found)
+        }
+        Ok(None) => {
+            question.wrong();
+            Err(ApiError::unauthorized())
+        }
+        Err(failure) => {
+            question.unanswered();
+            Err(failure.into())
+        }
+    }
+}
+
 fn by_place(parts: &Parts, take: impl FnOnce(IpAddr) -> Result<Option<Standing>, Exceeded>) -> Result<(), ApiError> {
     match parts.extensions.get::<Peer>() {
         Some(Peer(address)) => told(parts, take(*address)),
@@ -70,33 +103,32 @@ fn by_place(parts: &Parts, take: impl FnOnce(IpAddr) -> Result<Option<Standing>,
 }
 
 fn told(parts: &Parts, taken: Result<Option<Standing>, Exceeded>) -> Result<(), ApiError> {
-    let tell = |standing: Standing| {
-        if let Some(Told(told)) = parts.extensions.get::<Told>() {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            // The nearest limit is the one that matters.
-            if told.is_none_or(|known| standing.remaining <= known.remaining) {
-                *told = Some(standing);
-            }
-        }
-    };
-    match taken {
-        Ok(standing) => {
-            if let Some(standing) = standing {
-                tell(standing);
-            }
-            Ok(())
-        }
-        Err(exceeded) => {
-            let Exceeded { name, retry_s, .. } = exceeded;
-            // Until there is room for one the bucket is empty; it is full a window later.
-            tell(Standing { name, remaining: 0, reset_s: WINDOW.as_secs() });
-            let detail = match name {
-                "address" | "account" => format!("{exceeded}; wait {retry_s} s"),
-                _ => format!(
-                    "{exceeded}; wait {retry_s} s, and follow GET /api/v1/events instead of asking again and again"
-                ),
-            };
-            Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(retry_s))
+    if let Some(standing) = taken.map_err(|exceeded| refused(parts, exceeded))? {
+        tell_of(parts, standing);
+    }
+    Ok(())
+}
+
+fn tell_of(parts: &Parts, standing: Standing) {
+    if let Some(Told(told)) = parts.extensions.get::<Told>() {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        // The nearest limit is the one that matters.
+        if told.is_none_or(|known| standing.remaining <= known.remaining) {
+            *told = Some(standing);
         }
     }
+}
+
+fn refused(parts: &Parts, exceeded: Exceeded) -> ApiError {
+    let Exceeded { name, quota, retry_s } = exceeded;
+    // Until there is room for one the bucket is empty; it is full a window later.
+    tell_of(parts, Standing { name, remaining: 0, reset_s: WINDOW.as_secs() });
+    let detail = match name {
+        "address" | "account" => format!("{exceeded}; wait {retry_s} s"),
+        "failures" => format!(
+            "more than {quota} credentials a minute from this address are nobody's; wait {retry_s} s, and look which program there has a wrong one"
+        ),
+        _ => format!("{exceeded}; wait {retry_s} s, and follow GET /api/v1/events instead of asking again and again"),
+    };
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(retry_s)
 }

@@ -14,7 +14,7 @@ use crate::sockets::{Owner, Proof, Who};
 /// Takes the link of a host.
 pub(super) async fn connect(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (mut parts, _) = request.into_parts();
-    let (host, hash) = principal::host(&parts.headers, &api).await?;
+    let (host, hash) = principal::host(&parts, &api).await?;
     // Before it is let in: a link that is there is with the host's newest credential, and no other is of use for long.
     enrolments::confirm(&api.plane, hash.clone()).await?;
     let upgrade = Upgrade::check(&mut parts, SUBPROTOCOL)?;

@@ -1,7 +1,7 @@
 //! `/api/v1/members` and `/api/v1/invitations`: of the organisation that the request is in.
 
 use agentapi_shared::api::{
-    AcceptInvitation, CreateInvitation, Invitation, InvitationLink, Member, Page, Problem, SetMemberRole,
+    AcceptInvitation, CreateInvitation, Invitation, InvitationLink, InvitedTo, Member, Page, Problem, SetMemberRole,
 };
 use agentapi_shared::{InvitationId, UserId};
 use axum::Json;
@@ -119,6 +119,22 @@ pub(super) async fn revoke_invitation(
     let id: InvitationId = extract::id(&id, "invitation_not_found", "invitation")?;
     members::revoke_invitation(&api.plane, &principal, id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Show what an invitation is to, to whoever holds its link: the organisation's name and the role.
+#[utoipa::path(
+    post, path = "/api/v1/invitations/lookup", operation_id = "lookUpInvitation", tag = "organizations",
+    request_body = AcceptInvitation, security(()),
+    responses((status = 200, body = InvitedTo), (status = "4XX", body = Problem)),
+)]
+pub(super) async fn look_up(
+    State(api): State<Api>,
+    _counted: Stranger,
+    params: Params,
+    body: Body<AcceptInvitation>,
+) -> Result<Json<InvitedTo>, ApiError> {
+    params.finish()?;
+    Ok(Json(members::look_up(&api.plane, body.value).await?))
 }
 
 /// Accept an invitation to the address that is verified as one's own.

@@ -44,7 +44,7 @@ pub(super) async fn create(
     body: Body<CreateOrganization>,
 ) -> Result<(StatusCode, Json<Organization>), ApiError> {
     params.finish()?;
-    let made = organizations::create(&api.plane, &visitor, api.sign_up, body.value.name).await;
+    let made = organizations::create(&api.plane, &visitor, api.foundings, body.value.name).await;
     // Somebody who is nowhere is told what they can do about it, and not that their role does not allow it.
     let made = made.map_err(|refused| match (&visitor, refused) {
         (Visitor::Newcomer(_), DomainError::Forbidden) => ApiError::from(LogInError::NoOrganization),

@@ -15,6 +15,7 @@ use crate::domain::logins::{self, LogInError};
 use crate::domain::organizations;
 use crate::domain::policy::{Credential, Newcomer, Principal, Visitor};
 use crate::identity::api_key::ApiKey;
+use crate::limits::Shown;
 use crate::request::{self, Caller};
 use crate::store::records::{BrowserSession, Holder, LoginHolder, NewcomerHolder, UserHolder};
 
@@ -72,7 +73,8 @@ async fn by_key(parts: &Parts, api: &Api, token: &Secret) -> Result<Visitor, Api
             .map_err(|error| ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", error.to_string()))?;
     }
     let hash = token.hash();
-    let Some(Holder::User(holder)) = api.plane.store.token(hash.clone()).await? else {
+    let found = limits::ask(parts, api, (Shown::Token, &hash), || api.plane.store.token(hash.clone())).await?;
+    let Holder::User(holder) = found else {
         return Err(ApiError::unauthorized());
     };
     api.identities.require_tokens()?;
@@ -84,8 +86,8 @@ async fn by_key(parts: &Parts, api: &Api, token: &Secret) -> Result<Visitor, Api
 async fn by_cookie(parts: &Parts, api: &Api) -> Result<Visitor, ApiError> {
     let name = api.site.name_or_local(&parts.headers).cookie(Kept::Login);
     let hash = cookie(&parts.headers, &name).ok_or_else(ApiError::unauthorized)?.hash();
-    let session = api.plane.store.browser_session(hash.clone(), clock::now()).await?;
-    let BrowserSession { holder, expires_at, made_by } = session.ok_or_else(ApiError::unauthorized)?;
+    let ask = || api.plane.store.browser_session(hash.clone(), clock::now());
+    let BrowserSession { holder, expires_at, made_by } = limits::ask(parts, api, (Shown::Cookie, &hash), ask).await?;
     let token = match &api.identities.refresher {
         Some(refresher) => refresher.token(&hash).await?,
         None => None,
@@ -168,13 +170,12 @@ pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<Secret> {
 }
 
 /// A host, by its token, which is good for what hosts do only; and the token's hash.
-pub(super) async fn host(headers: &HeaderMap, api: &Api) -> Result<(HostId, String), ApiError> {
-    let token = bearer(headers)?.ok_or_else(ApiError::unauthorized)?;
-    match api.plane.store.token(token.hash()).await? {
-        Some(Holder::Host(host)) => Ok((host, token.hash())),
-        Some(Holder::User(_)) => {
+pub(super) async fn host(parts: &Parts, api: &Api) -> Result<(HostId, String), ApiError> {
+    let hash = bearer(&parts.headers)?.ok_or_else(ApiError::unauthorized)?.hash();
+    match limits::ask(parts, api, (Shown::Token, &hash), || api.plane.store.token(hash.clone())).await? {
+        Holder::Host(host) => Ok((host, hash)),
+        Holder::User(_) => {
             Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", "the link takes the credential of a host"))
         }
-        None => Err(ApiError::unauthorized()),
     }
 }

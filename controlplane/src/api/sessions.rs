@@ -21,6 +21,7 @@ use super::{Api, ApiError};
 use crate::domain::policy::{Action, Principal};
 use crate::domain::sessions::{self, CreateOutcome};
 use crate::domain::validate;
+use crate::relay::output;
 use crate::store::records::{IdempotencyKey, Replay, SessionFilter, SessionRecord, StopRequest};
 
 /// `?wait=running` answers at the latest after this long, with whatever the state is then.
@@ -237,6 +238,7 @@ pub(super) async fn restart(
         ("format" = Option<ScreenFormat>, Query, description = "`text` if absent"),
         ("scrollback" = Option<u32>, Query, description = "Rows before the screen, at most 10000"),
         ("spawn" = Option<u32>, Query, description = "The newest if absent"),
+        ("after" = Option<String>, Query, description = "`SPAWN:OFFSET`: answers once there is output beyond, or can be none, at the latest after 30 s"),
     ),
     responses((status = 200, body = ScreenResponse), (status = "4XX", body = Problem), (status = 503, body = Problem)),
 )]
@@ -253,8 +255,14 @@ pub(super) async fn screen(
     });
     let scrollback = params.number("scrollback", 0, SCROLLBACK_ROWS_MAX).unwrap_or(0);
     let spawn = params.number("spawn", 1, u32::MAX);
+    let after = params.position("after");
     params.finish()?;
     let id = session_id(&id)?;
+    if let Some(after) = after {
+        let record = sessions::get_for(&api.plane, &principal, Action::TerminalView, id).await?;
+        let credential = api.plane.sockets.enter(principal.socket_owner(), principal.expires_at());
+        output::beyond(&api.plane, &record, after, &credential).await.map_err(|_lapse| ApiError::unauthorized())?;
+    }
     let screen = sessions::screen(&api.plane, &principal, id, spawn, format.unwrap_or_default(), scrollback).await?;
     Ok(Json(screen))
 }

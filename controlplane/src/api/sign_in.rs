@@ -30,7 +30,7 @@ pub(super) async fn methods(State(api): State<Api>) -> Json<LoginMethods> {
         issuer,
         links: api.identities.makes_tokens(),
         api_keys: api.identities.makes_tokens(),
-        sign_up: api.sign_up.as_str().to_owned(),
+        sign_up: api.foundings.sign_up.as_str().to_owned(),
     })
 }
 

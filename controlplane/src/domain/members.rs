@@ -1,6 +1,6 @@
 //! What callers do with the members of their organisation: see them, give roles, remove, invite, accept.
 
-use agentapi_shared::api::{AcceptInvitation, CreateInvitation, INVITATION_SECONDS, Invitation, Member};
+use agentapi_shared::api::{AcceptInvitation, CreateInvitation, INVITATION_SECONDS, Invitation, InvitedTo, Member};
 use agentapi_shared::{InvitationId, UserId};
 use serde_json::json;
 
@@ -119,6 +119,13 @@ pub async fn revoke_invitation(plane: &Plane, principal: &Principal, id: Invitat
     let entry = audit::of_organization(principal, "invitation.revoke", json!({ "invitation": id }));
     let revoked = plane.store.revoke_invitation(principal.tenant(), id, entry).await;
     revoked.map_err(|error| DomainError::of(NO_INVITATION, error))
+}
+
+/// What an invitation is to, for whoever shows its token: to know it is to hold the link.
+pub async fn look_up(plane: &Plane, request: AcceptInvitation) -> Result<InvitedTo, DomainError> {
+    let hash = Secret::from_text(request.token).hash();
+    let found = plane.store.invited_to(request.organization_id, hash).await?;
+    found.ok_or_else(|| DomainError::of(NO_INVITATION, StoreError::NotFound))
 }
 
 /// Makes the caller a member of an organisation that invited them.

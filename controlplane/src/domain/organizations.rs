@@ -1,7 +1,7 @@
 //! What callers do with organisations: make them, see them, change their names and settings.
 
 use agentapi_shared::OrgId;
-use agentapi_shared::api::{Membership, Organization, UpdateOrganization};
+use agentapi_shared::api::{Membership, Organization, Quotas, UpdateOrganization};
 use serde_json::json;
 
 use super::policy::{self, Action, Credential, Principal, SignUp, Visitor};
@@ -9,10 +9,39 @@ use super::{DomainError, audit, validate};
 use crate::capability::Role;
 use crate::plane::Plane;
 use crate::store::StoreError;
-use crate::store::records::{Founding, OrganizationChange, OrganizationRecord, UserHolder};
+use crate::store::records::{Founding, FoundingTerms, OrganizationChange, OrganizationRecord, UserHolder};
 
 /// How often a change is computed again because another came in between.
 const CHANGE_ATTEMPTS_MAX: u32 = 8;
+
+/// What people may found by themselves, and under which terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foundings {
+    /// Who may, beside those who own one.
+    pub sign_up: SignUp,
+    /// How many one person may be the founder of; none: no limit.
+    pub founded_max: Option<u32>,
+    /// What a new organisation may have where signing up is open.
+    pub quotas: Quotas,
+}
+
+impl Foundings {
+    /// Nobody founds by hand as many as this, and a program that does is stopped by it. Quotas are enough for some people to try it out on a host that
+    /// all share; whoever needs more asks the operator.
+    pub const DEFAULT: Self = Self {
+        sign_up: SignUp::Invite,
+        founded_max: Some(10),
+        quotas: Quotas { sessions_max: Some(10), sessions_per_day_max: Some(200), viewers_max: Some(50) },
+    };
+
+    /// Terms of the next founding. Where signing up is not open, owners are people whom an operator knows; where it is, a second organisation of
+    /// somebody's must not be a way around the quotas of the first.
+    #[must_use]
+    pub fn terms(&self) -> FoundingTerms {
+        let quotas = if self.sign_up == SignUp::Open { self.quotas } else { Quotas::default() };
+        FoundingTerms { founded_max: self.founded_max, quotas }
+    }
+}
 
 const NOT_FOUND: DomainError = DomainError::NotFound { code: "organization_not_found", what: "organisation" };
 
@@ -67,17 +96,18 @@ pub async fn get(plane: &Plane, principal: &Principal, org: OrgId) -> Result<Org
 pub async fn create(
     plane: &Plane,
     visitor: &Visitor,
-    sign_up: SignUp,
+    foundings: Foundings,
     name: String,
 ) -> Result<Organization, DomainError> {
-    policy::check_visitor(visitor, sign_up, Action::OrganizationCreate)?;
+    policy::check_visitor(visitor, foundings.sign_up, Action::OrganizationCreate)?;
     validate::organization_name("name", &name)?;
     let org = OrgId::generate();
     let by = match visitor {
-        Visitor::Member(_) => Founding::Owner,
-        Visitor::Newcomer(_) => Founding::SignUp,
+        Visitor::Member(_) => Founding::Owner(foundings.terms()),
+        Visitor::Newcomer(_) => Founding::SignUp(foundings.terms()),
     };
-    let entry = audit::of_visitor(visitor, "organization.create", json!({ "organization": org, "by": by.as_str() }));
+    let detail = json!({ "organization": org, "by": by.as_str(), "quotas": by.terms().quotas });
+    let entry = audit::of_visitor(visitor, "organization.create", detail);
     plane.store.create_organization(visitor.tenant(), org, name, by, entry).await?;
     let made = plane.store.organizations(visitor.tenant()).await?;
     let (record, role) = made.into_iter().find(|(record, _)| record.id == org).ok_or(NOT_FOUND)?;

@@ -19,10 +19,14 @@ pub async fn attach(
     replaces: Option<ViewerId>,
 ) -> Result<Lease, DomainError> {
     let new = NewViewer { id: ViewerId::generate(), session, lease: LEASE, replaces };
-    let entry = audit::of_session(principal, "terminal.attach", session, json!({ "mode": mode }));
+    // By the connection's id the trail says which end is whose, and whose place it took.
+    let detail = json!({ "mode": mode, "connection": new.id, "replaces": replaces });
+    let entry = audit::of_session(principal, "terminal.attach", session, detail);
     let replaced = plane.store.attach_viewer(principal.tenant(), new, entry).await.map_err(DomainError::of_session)?;
     if let Some(before) = replaces.filter(|_| replaced) {
-        // On another control plane it ends with its next renewal.
+        // On another control plane it ends with its next renewal, in 20 s at most: until then it is open and does not count. To count it would refuse
+        // whoever comes back in time, which is what a replacement is for. It is bounded: by what one person may attach in that time (the rate limits),
+        // each time to a terminal that they had; and of a single control plane the count is exact.
         plane.leases.replaced(before);
     }
     Ok(plane.leases.keep(new.id))

@@ -128,6 +128,7 @@ pub(super) async fn run(subject: &Subject) {
     rotation::run(subject).await;
     viewers::run(subject).await;
     operator::run(subject).await;
+    viewers::ends_that_nobody_told(subject).await;
 }
 
 async fn a_session_is_read_as_it_was_written(subject: &Subject) {

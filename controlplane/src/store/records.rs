@@ -19,8 +19,8 @@ pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, Se
 pub use logins::{LoginHolder, NewLogin, NewLoginCode, NewcomerHolder, RefreshTaken, Sealed, Sight};
 pub use operator::{Erased, LastOwner, OrganizationOverview, Owner, PersonIn, PersonRecord, Who};
 pub use organizations::{
-    ApiKeyRecord, Expiry, Founding, Identity, InvitationRecord, KeyFacts, MadeByKey, MemberRecord, NewApiKey,
-    NewEnrolment, NewInvitation, NewViewer, OrganizationChange, OrganizationRecord, Overdue, Rotation,
+    ApiKeyRecord, Expiry, Founding, FoundingTerms, Identity, InvitationRecord, KeyFacts, MadeByKey, MemberRecord,
+    NewApiKey, NewEnrolment, NewInvitation, NewViewer, OrganizationChange, OrganizationRecord, Overdue, Rotation,
 };
 
 /// The organisation that exists from the first migration on.

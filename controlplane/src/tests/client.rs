@@ -42,7 +42,7 @@ fn config(dir: &std::path::Path) -> Config {
         oidc: None,
         rates: crate::limits::Rates::DEFAULT,
         client_address_header: None,
-        sign_up: crate::domain::policy::SignUp::Invite,
+        foundings: crate::domain::organizations::Foundings::DEFAULT,
         data_dir: dir.join("data"),
         credentials_file: Some(dir.join("credentials.json")),
         host_credential_file: Some(dir.join("host-credential.json")),

@@ -107,10 +107,89 @@ async fn places_of_a_control_plane_that_died_are_free_once_their_lease_is_over()
     pass(21).await;
     sql(&harness, "UPDATE viewers SET leased_until = '2026-01-01T00:00:00Z'");
     see_keyframe(&mut harness.view(id, "").await).await;
+    // Its end is told by nobody else.
+    assert_eq!(harness.plane.store.sweep(crate::clock::now()).await.unwrap(), 1);
+    until(
+        &harness,
+        "told",
+        "SELECT COUNT(*) = 1 FROM audit_logs WHERE action = 'terminal.detach' AND actor_kind = 'system'",
+    )
+    .await;
     // Whoever comes back to it does not wait.
     until(&harness, "freed", "SELECT COUNT(*) = 0 FROM viewers").await;
     insert("2999-01-01T00:00:00Z");
     see_keyframe(&mut harness.view(id, &format!("replaces={dead}")).await).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_output_is_no_viewer() {
+    let (harness, host, _connection, id) = limited(0).await;
+    assert_eq!(refused(&harness, id, "mode=ro").await.0, 429);
+    host.print((id, 1), b"before");
+    let screen = format!("/api/v1/sessions/{id}/screen");
+    let (status, problem) = harness.call("GET", &format!("{screen}?after=1"), None).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("query.after")), "{problem}");
+    // What is there is answered at once, and so is the end of another spawn.
+    assert_eq!(harness.get(&format!("{screen}?after=1:2")).await["text"], "before");
+    assert_eq!(harness.get(&format!("{screen}?after=9:0")).await["text"], "before");
+    let later = format!("{screen}?after=1:6");
+    let (found, ()) = tokio::join!(harness.get(&later), async {
+        host.until("its output is followed", |model| model.watches.contains(&(1, Some(6)))).await;
+        host.print((id, 1), b", after");
+    });
+    assert_eq!((&found["text"], &found["offset"]), (&json!("before, after"), &json!(13)));
+    // The end of what is waited for ends it, and so does the end of whoever waits.
+    let last = format!("{screen}?after=1:13");
+    let (found, ()) = tokio::join!(harness.get(&last), async {
+        host.until("its output is followed", |model| model.watches.contains(&(1, Some(13)))).await;
+        assert_eq!(harness.call("DELETE", &format!("/api/v1/sessions/{id}?force=true"), None).await.0, 202);
+    });
+    assert_eq!(found["text"], "before, after");
+    let seen =
+        "SELECT (SELECT COUNT(*) FROM viewers) + (SELECT COUNT(*) FROM audit_logs WHERE action LIKE 'terminal.%') = 0";
+    until(&harness, "left alone", seen).await;
+}
+
+#[tokio::test]
+async fn whoever_goes_away_while_they_are_attached_is_detached() {
+    let (harness, _host, _connection, id) = limited(1).await;
+    // Their attachment is slow to be written.
+    sql(
+        &harness,
+        "CREATE VIEW slow AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 4000000) SELECT x FROM n",
+    );
+    sql(&harness, "CREATE TRIGGER slowly BEFORE INSERT ON viewers BEGIN SELECT COUNT(*) FROM slow; END");
+    let address = harness.base.trim_start_matches("http://");
+    let request = format!(
+        "GET /api/v1/sessions/{id}/terminal HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\
+         Sec-WebSocket-Protocol: {}\r\n\r\n",
+        harness.token,
+        agentapi_shared::viewer::SUBPROTOCOL
+    );
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut client, request.as_bytes()).await.unwrap();
+    // Nothing else holds the database for so long.
+    let other = rusqlite::Connection::open(harness.dir.join("data/controlplane.db")).unwrap();
+    other.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let mut busy = 0;
+    let at_work = async {
+        while busy < 20 {
+            busy = if other.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_err() { busy + 1 } else { 0 };
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, at_work).await.expect("it was never at work");
+    drop(client);
+    until(&harness, "attached", "SELECT COUNT(*) = 1 FROM audit_logs WHERE action = 'terminal.attach'").await;
+    let of = |action: &str| format!("(SELECT entry FROM audit_logs WHERE action = '{action}')");
+    let (attached, detached) = (of("terminal.attach"), of("terminal.detach"));
+    let ended = format!(
+        "SELECT COUNT(*) = 0 AND COALESCE({detached} ->> '$.detail.reason' = 'never opened'
+             AND {detached} ->> '$.detail.connection' = {attached} ->> '$.detail.connection'
+             AND {detached} ->> '$.request_id' = {attached} ->> '$.request_id', 0) FROM viewers"
+    );
+    until(&harness, "detached", &ended).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Rate limits as callers meet them.
 
 use super::client::Harness;
+use super::credentials::log_in;
+use crate::clock;
 
 #[tokio::test]
 async fn answers_say_what_is_left_and_a_refusal_when_to_come_again() {
@@ -54,6 +56,7 @@ async fn whoever_is_not_known_is_held_by_where_they_come_from() {
         ("POST", login, code.clone()),
         ("POST", redeem, token),
         ("POST", accept, serde_json::json!({})),
+        ("POST", "/api/v1/invitations/lookup", serde_json::json!({})),
         ("POST", "/api/v1/login/password", serde_json::json!({ "email": "a@example.com", "password": "b" })),
         ("GET", "/api/v1/login/issuer", serde_json::Value::Null),
         ("GET", "/api/v1/login/issuer/callback", serde_json::Value::Null),
@@ -81,4 +84,55 @@ async fn without_a_proxy_nobody_says_where_they_come_from() {
         request.json(&serde_json::json!({ "code": "x" })).send().await.unwrap().status().as_u16()
     };
     assert_eq!((attempt("192.0.2.1").await, attempt("192.0.2.2").await), (401, 429));
+}
+
+/// Asks with a header who somebody is; gives the status, when to come again, and what it was about.
+async fn ask(harness: &Harness, from: &str, header: (&str, &str)) -> (u16, Option<u64>, String) {
+    let request = harness.request("GET", "/api/v1/me").header("x-forwarded-for", from).header(header.0, header.1);
+    let answer = request.send().await.unwrap();
+    let again = answer.headers().get("retry-after").map(|value| value.to_str().unwrap().parse().unwrap());
+    let status = answer.status().as_u16();
+    let problem: serde_json::Value = answer.json().await.unwrap();
+    (status, again, problem["code"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_held_by_where_they_come_from_and_good_ones_are_not() {
+    let harness = Harness::start_with(|config| {
+        config.rates.failures = 3;
+        config.client_address_header = Some("x-forwarded-for".parse().unwrap());
+    })
+    .await;
+    let good = format!("Bearer {}", harness.token);
+    let cookie = log_in(&harness, clock::now() + time::Duration::hours(1)).await;
+    let wrong_cookie = format!("{}=wrong", cookie.split('=').next().unwrap());
+    let bearer =
+        async |token: &str, from: &str| ask(&harness, from, ("authorization", &format!("Bearer {token}"))).await;
+    let known = async |from: &str| ask(&harness, from, ("authorization", &good)).await.0;
+    // One that is shown again and again counts once.
+    for _ in 0..20 {
+        assert_eq!(bearer("stale", "192.0.2.1").await, (401, None, "unauthorized".to_owned()));
+    }
+    assert_eq!(known("192.0.2.1").await, 200);
+    assert_eq!(bearer("guess", "203.0.113.9, 192.0.2.1").await.0, 401);
+    assert_eq!(ask(&harness, "192.0.2.1", ("cookie", &wrong_cookie)).await.0, 401);
+    let sql = |statement: &str| {
+        rusqlite::Connection::open(harness.dir.join("data/controlplane.db")).unwrap().execute_batch(statement).unwrap();
+    };
+    // Whatever asks the store fails from here on.
+    sql("ALTER TABLE api_keys RENAME TO away; ALTER TABLE browser_sessions RENAME TO far");
+    for header in [("authorization", "Bearer another"), ("cookie", wrong_cookie.replace("=wrong", "=other").as_str())] {
+        let (status, again, code) = ask(&harness, "192.0.2.1", header).await;
+        assert_eq!((status, code.as_str()), (429, "rate_limited"), "{header:?}");
+        assert!(again.is_some_and(|seconds| (1..=21).contains(&seconds)), "{again:?}");
+    }
+    let host = harness.request("POST", "/api/v1/hosts/credential").header("x-forwarded-for", "192.0.2.1");
+    assert_eq!(host.bearer_auth("aah_wrong").send().await.unwrap().status(), 429);
+    assert_eq!((bearer("elsewhere", "192.0.2.2").await.0, known("192.0.2.1").await), (503, 503));
+    sql("ALTER TABLE away RENAME TO api_keys; ALTER TABLE far RENAME TO browser_sessions");
+    // Who was known goes on, and so does everybody elsewhere. A store that is away was nobody's fault.
+    assert_eq!((known("192.0.2.1").await, bearer("elsewhere", "192.0.2.2").await.0), (200, 401));
+    assert_eq!(ask(&harness, "192.0.2.1", ("cookie", &cookie)).await.0, 429);
+    assert_eq!(ask(&harness, "192.0.2.2", ("cookie", &cookie)).await.0, 200);
+    assert_eq!(ask(&harness, "192.0.2.1", ("cookie", &cookie)).await.0, 200);
 }

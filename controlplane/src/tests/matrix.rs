@@ -104,6 +104,7 @@ fn routes() -> Vec<Route> {
         },
         route("DELETE", "/api/v1/invitations/{id}", ON_INVITATIONS),
         route("POST", "/api/v1/invitations/accept", ON_NOTHING),
+        route("POST", "/api/v1/invitations/lookup", ON_NOTHING),
         route("GET", "/api/v1/api-keys", ON_NOTHING),
         route("POST", "/api/v1/api-keys", ON_NOTHING),
         route("DELETE", "/api/v1/api-keys/{id}", ON_KEYS),
@@ -249,7 +250,7 @@ impl World {
             ("POST", "/api/v1/login") => json!({ "code": self.login_code(owner).await }),
             ("POST", "/api/v1/host-enrolments/redeem") => json!({ "token": owner.enrolment(&self.harness).await }),
             ("POST", "/api/v1/api-keys") => json!({ "name": SessionId::generate().to_string() }),
-            ("POST", "/api/v1/invitations/accept") => {
+            ("POST", "/api/v1/invitations/accept" | "/api/v1/invitations/lookup") => {
                 let user = caller.person.as_ref().unwrap_or(&self.maker).tenant.user;
                 let email = format!("{user}@example.com");
                 let (_, token) = self.elsewhere.invites(&self.harness, &email, Role::Member).await;

@@ -28,7 +28,7 @@ impl Browser<'_> {
 }
 
 async fn open() -> Harness {
-    Harness::start_with(|config| config.sign_up = SignUp::Open).await
+    Harness::start_with(|config| config.foundings.sign_up = SignUp::Open).await
 }
 
 #[tokio::test]
@@ -56,7 +56,17 @@ async fn an_invitation_is_accepted_after_the_login_and_by_its_addressee_alone() 
     let foreign = harness.request("POST", accept).header("cookie", &browser.cookie).json(&own);
     let foreign = answer(foreign.header("origin", "http://evil.example")).await;
     assert_eq!((foreign.0, &foreign.1["code"]), (403, &json!("origin_refused")));
+    // Who holds the link sees where it leads, logged in or not; without its token nobody does.
+    let lookup = "/api/v1/invitations/lookup";
+    let (status, shown) = answer(harness.request("POST", lookup).json(&own)).await;
+    assert_eq!((status, &shown["organization"], &shown["role"]), (200, &json!("default"), &json!("member")), "{shown}");
+    assert_eq!(browser.call("POST", lookup, own.clone()).await.1["organization"], "default");
+    let guess = json!({ "organization_id": DEFAULT_ORG, "token": "guess" });
+    let (status, problem) = answer(harness.request("POST", lookup).json(&guess)).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("invitation_not_found")), "{problem}");
+    assert!(!problem.to_string().contains("default"), "{problem}");
     assert_eq!(browser.call("POST", accept, own.clone()).await.0, 204);
+    browser.refused("POST", lookup, own.clone(), 404, "invitation_not_found").await;
     let (status, me) = browser.call("GET", "/api/v1/me", Value::Null).await;
     assert_eq!((status, &me["role"], &me["organization_id"]), (200, &json!("member"), &json!(DEFAULT_ORG)), "{me}");
     browser.refused("POST", accept, own, 404, "invitation_not_found").await;
@@ -93,8 +103,17 @@ async fn where_signing_up_is_open_a_newcomer_founds_one_organisation_and_owns_it
     assert_eq!((status, &made["role"], &made["current"]), (201, &json!("owner"), &json!(true)), "{made}");
     let (status, me) = browser.call("GET", "/api/v1/me", Value::Null).await;
     assert_eq!((status, &me["role"], &me["organization_id"]), (200, &json!("owner"), &made["id"]), "{me}");
-    // Quotas are the operator's to set, as of every organisation.
-    assert!(made["quotas"].as_object().is_some_and(|quotas| quotas.values().all(Value::is_null)), "{made}");
+    // It is given quotas, which are the operator's to change, as of every organisation.
+    let quotas = json!({ "sessions_max": 10, "sessions_per_day_max": 200, "viewers_max": 50 });
+    assert_eq!(made["quotas"], quotas, "{made}");
+    // A second one is no way around them, and there is an end to how many.
+    for _ in 1..10 {
+        let (status, made) = browser.call("POST", path, found.clone()).await;
+        assert_eq!((status, &made["quotas"]), (201, &quotas), "{made}");
+    }
+    let (status, problem) = browser.call("POST", path, found.clone()).await;
+    assert_eq!((status, &problem["code"]), (429, &json!("quota_organizations")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("founded-organizations-max"), "{problem}");
 
     let (_, cookie) = Person::newcomer(&harness, false).await;
     let unconfirmed = Browser { harness: &harness, cookie };

@@ -220,6 +220,19 @@ pub struct AcceptInvitation {
     pub token: String,
 }
 
+/// What an invitation is to, for whoever holds its link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct InvitedTo {
+    /// The organisation's name.
+    pub organization: String,
+    /// The role that it gives.
+    pub role: String,
+    /// When the link ends.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
 /// An API key; the key itself is shown once, when it is made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

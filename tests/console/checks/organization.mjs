@@ -114,6 +114,7 @@ export const checks = {
     const { url } = await answer(options, people.grace.key, '/login-codes', {});
     await page.goto(url);
     await page.locator(id('invitation')).waitFor();
+    await eventually('it says where to before it is accepted', async () => (await page.locator(id('invitation-where')).innerText()).includes(organization));
     await shot(page, options, 'invitation');
     await page.locator(id('invitation-accept')).click();
     await page.locator(id('invitation-open')).waitFor();

@@ -34,6 +34,7 @@ export const checks = {
     await logIn(page, options.invited.ada);
     await page.locator(id('invitation-accept')).waitFor();
     check((await page.evaluate(async () => (await fetch('/api/v1/me')).status)) === 403, 'logging in accepts nothing');
+    await eventually('it says where to, and as what', async () => /ours.*admin/s.test(await page.locator(id('invitation-where')).innerText()));
     await page.locator(id('invitation-accept')).click();
     await page.locator(id('invitation-open')).waitFor();
     check(/ours.*admin/s.test(await page.locator(id('invitation')).innerText()), 'it says where, and as what');

@@ -9,6 +9,7 @@ import type {
   HostEnrolment,
   Invitation,
   InvitationLink,
+  InvitedTo,
   Member,
   NewApiKey,
   Organization,
@@ -58,6 +59,7 @@ export const api = {
   invitations: () => list<Invitation>('/invitations'),
   invite: (body: CreateInvitation) => send<InvitationLink>('POST', '/invitations', body),
   revokeInvitation: (invitation: string) => send<void>('DELETE', `/invitations/${id(invitation)}`),
+  lookUpInvitation: (body: InvitationToken) => send<InvitedTo>('POST', '/invitations/lookup', body),
   acceptInvitation: (body: InvitationToken) => send<void>('POST', '/invitations/accept', body),
 
   apiKeys: () => list<ApiKey>('/api-keys'),

@@ -79,6 +79,13 @@ export interface InvitationLink {
   url: string;
 }
 
+/** What an invitation is to, for whoever holds its link. */
+export interface InvitedTo {
+  organization: string;
+  role: string;
+  expires_at: string;
+}
+
 export type KeyScope = 'read' | 'sessions' | 'organization';
 
 export interface ApiKey {

@@ -1,5 +1,5 @@
 // An invitation, for whoever is logged in: accepted on request, and never by opening a link or logging in alone. Whoever was invited into an
-// organisation of somebody else is not to work there without knowing it: it is named before they go there.
+// organisation of somebody else is not to work there without knowing it: it is named before they accept, and before they go there.
 
 import { api, ApiError, sentence, type InvitationToken } from '../api/client.ts';
 import { go } from '../api/place.ts';
@@ -39,9 +39,21 @@ export function invitationView(me: Me | null, invited: InvitationToken, done: ()
     dropInvitation();
     done();
   });
+  const where = h('p', { hidden: true, testid: 'invitation-where' });
+  api.lookUpInvitation(invited).then(
+    ({ organization, role }) => {
+      where.append('The invitation is to ', h('strong', {}, organization), '; your role there will be ', h('strong', {}, role), '.');
+      show(where, true);
+    },
+    (error: unknown) => {
+      setText(problem, why(error));
+      show(problem, true);
+    },
+  );
   const view = card(
     'invitation',
     'You are invited to an organisation',
+    where,
     me === null
       ? h('p', {}, 'You are logged in. Accept, and you are a member of it.')
       : h('p', {}, 'You are logged in as ', h('strong', {}, me.name), '. Accept, and you are a member of it beside those that you are in.'),

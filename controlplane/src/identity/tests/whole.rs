@@ -51,7 +51,7 @@ impl Running {
             oidc: None,
             rates: crate::limits::Rates::DEFAULT,
             client_address_header: None,
-            sign_up: crate::domain::policy::SignUp::Invite,
+            foundings: crate::domain::organizations::Foundings::DEFAULT,
             data_dir: dir.path("data"),
             credentials_file: None,
             host_credential_file: None,

@@ -8,17 +8,23 @@ use time::{Duration, OffsetDateTime};
 use super::{NOW, Subject, create_entry, entry, hash, new_session};
 use crate::capability::Role;
 use crate::store::records::{
-    AuditEntry, AuditFilter, EgressFilter, Founding, Holder, Identity, LOCAL_HOST, MadeByKey, NewApiKey, NewEnrolment,
-    NewInvitation, NewSession, OrganizationChange, Overdue, Rotation, SessionChange, SessionFilter, SessionRecord,
-    SpawnRecord, TenantContext,
+    AuditEntry, AuditFilter, EgressFilter, Founding, FoundingTerms, Holder, Identity, LOCAL_HOST, MadeByKey, NewApiKey,
+    NewEnrolment, NewInvitation, NewSession, OrganizationChange, Overdue, Rotation, SessionChange, SessionFilter,
+    SessionRecord, SpawnRecord, TenantContext,
 };
 use crate::store::{Created, Scope, StoreError};
+
+/// Under no terms.
+const OWNER: Founding = Founding::Owner(FoundingTerms { founded_max: None, quotas: NO_QUOTAS });
+const SIGN_UP: Founding = Founding::SignUp(FoundingTerms { founded_max: None, quotas: NO_QUOTAS });
+const NO_QUOTAS: Quotas = Quotas { sessions_max: None, sessions_per_day_max: None, viewers_max: None };
 
 pub(super) async fn run(subject: &Subject) {
     an_organization_is_its_owners(subject).await;
     roles_are_given_by_those_who_may(subject).await;
     an_invitation_is_for_one_verified_address(subject).await;
     founding_needs_a_right(subject).await;
+    nobody_founds_more_than_they_may(subject).await;
     keys_are_good_until_they_end(subject).await;
     what_a_key_made_ends_with_it(subject).await;
     a_machine_becomes_a_host_once(subject).await;
@@ -49,7 +55,7 @@ impl Subject {
     /// A new organisation of the owner.
     pub(super) async fn organization(&self) -> TenantContext {
         let org = OrgId::generate();
-        let (name, by) = ("new".to_owned(), Founding::Owner);
+        let (name, by) = ("new".to_owned(), OWNER);
         self.store.create_organization(self.ours.clone(), org, name, by, entry()).await.unwrap();
         TenantContext { org, ..self.ours.clone() }
     }
@@ -185,6 +191,18 @@ async fn an_invitation_is_for_one_verified_address(subject: &Subject) {
     invite(ours, Role::Member, "late", NOW - Duration::DAY).await.unwrap();
     store.revoke_invitation(ours.clone(), revoked, entry()).await.unwrap();
     assert_eq!(word(store.revoke_invitation(ours.clone(), revoked, entry()).await), "not_found");
+    // Whoever has the link is told where it leads, and nobody else.
+    let leads = async |org, secret: &str| store.invited_to(org, hash(secret)).await.unwrap();
+    let shown = leads(ours.org, "first").await.unwrap();
+    let (here, _) =
+        store.organizations(ours.clone()).await.unwrap().into_iter().find(|(record, _)| record.id == ours.org).unwrap();
+    assert_eq!((shown.organization, shown.role.as_str()), (here.name, "auditor"));
+    assert!((shown.expires_at - later()).abs() < Duration::minutes(10));
+    for (org, secret) in
+        [(ours.org, "unknown"), (ours.org, "late"), (ours.org, "revoked"), (subject.theirs.org, "first")]
+    {
+        assert_eq!(leads(org, secret).await, None, "{secret}");
+    }
     let ada = subject.newcomer("Ada@example.com", true).await;
     let unverified = subject.newcomer("ada@example.com", false).await;
     let other = subject.newcomer("eve@example.com", true).await;
@@ -194,6 +212,7 @@ async fn an_invitation_is_for_one_verified_address(subject: &Subject) {
     assert_eq!(word(accept(&unverified, "first").await), "address_not_confirmed");
     assert!(store.organizations(ada.clone()).await.unwrap().is_empty());
     accept(&ada, "first").await.unwrap();
+    assert_eq!(leads(ours.org, "first").await, None, "it was used");
     let found = store.organizations(ada.clone()).await.unwrap();
     assert_eq!(found.iter().map(|(record, role)| (record.id, *role)).collect::<Vec<_>>(), [(ours.org, Role::Auditor)]);
     assert_eq!(word(accept(&ada, "first").await), "not_found");
@@ -283,23 +302,49 @@ async fn founding_needs_a_right(subject: &Subject) {
         (subject.newcomer("fay@example.com", true).await, subject.newcomer("fay@example.org", false).await);
     // Whoever owns none, where signing up is not open; and whoever is in one, where it is.
     for who in [&fay, &unverified, &subject.colleague] {
-        assert_eq!(word(found(who, Founding::Owner).await), "forbidden");
+        assert_eq!(word(found(who, OWNER).await), "forbidden");
     }
-    assert_eq!(word(found(&unverified, Founding::SignUp).await), "address_not_confirmed");
-    let org = found(&fay, Founding::SignUp).await.unwrap();
+    assert_eq!(word(found(&unverified, SIGN_UP).await), "address_not_confirmed");
+    let org = found(&fay, SIGN_UP).await.unwrap();
     let fay = TenantContext { org, ..fay };
     let roles: Vec<_> =
         store.organizations(fay.clone()).await.unwrap().iter().map(|(of, role)| (of.id, *role)).collect();
     assert_eq!(roles, [(org, Role::Owner)]);
-    assert_eq!(word(found(&fay, Founding::SignUp).await), "forbidden");
-    found(&fay, Founding::Owner).await.unwrap();
+    assert_eq!(word(found(&fay, SIGN_UP).await), "forbidden");
+    found(&fay, OWNER).await.unwrap();
     found(&unverified, Founding::Operator).await.unwrap();
     // Nobody who never logged in.
     let nobody = TenantContext { user: UserId::generate(), ..fay };
-    for by in [Founding::Owner, Founding::SignUp, Founding::Operator] {
+    for by in [OWNER, SIGN_UP, Founding::Operator] {
         let refused = found(&nobody, by).await;
         assert!(matches!(refused, Err(StoreError::Unauthenticated)), "{refused:?}");
     }
+}
+
+async fn nobody_founds_more_than_they_may(subject: &Subject) {
+    let store = &subject.store;
+    let quotas = Quotas { sessions_max: Some(3), sessions_per_day_max: Some(4), viewers_max: Some(5) };
+    let terms = FoundingTerms { founded_max: Some(3), quotas };
+    let gil = subject.newcomer("gil@example.com", true).await;
+    let found = |by| {
+        let name = "one of several".to_owned();
+        store.create_organization(gil.clone(), OrgId::generate(), name, by, entry())
+    };
+    let words = |answers: Vec<Result<(), StoreError>>| {
+        let refused: Vec<_> = answers.into_iter().filter(Result::is_err).map(word).collect();
+        refused
+    };
+    // Of those that sign up at once, one is in no organisation.
+    let at_once = join_all((0..4).map(|_| found(Founding::SignUp(terms)))).await;
+    assert_eq!(words(at_once), ["forbidden"; 3]);
+    let at_once = join_all((0..6).map(|_| found(Founding::Owner(terms)))).await;
+    assert_eq!(words(at_once), ["quota_organizations"; 4]);
+    let made = store.organizations(gil.clone()).await.unwrap();
+    assert_eq!(made.iter().map(|(of, _)| of.quotas).collect::<Vec<_>>(), [quotas; 3]);
+    // What the operator makes for somebody is not held by it, and counts.
+    found(Founding::Operator).await.unwrap();
+    let terms = FoundingTerms { founded_max: Some(4), ..terms };
+    assert_eq!(word(found(Founding::Owner(terms)).await), "quota_organizations");
 }
 
 /// Keys that a key made and those that they made, codes, logins and enrolments; whatever else its user has stays.

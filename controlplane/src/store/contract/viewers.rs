@@ -136,6 +136,33 @@ async fn whoever_does_not_see_a_session_does_not_look_at_it(subject: &Subject) {
     subject.attach(&subject.ours, viewer(session)).await.unwrap();
 }
 
+/// Last of all: it is a day later then, and more than leases is over.
+pub(super) async fn ends_that_nobody_told(subject: &Subject) {
+    let tenant = subject.organization().await;
+    let session = subject.make(&tenant).await.unwrap().id;
+    let (dead, living) = (viewer(session), viewer(session));
+    for new in [dead, living] {
+        subject.attach(&tenant, new).await.unwrap();
+        subject.store.renew_viewers(vec![new.id], Duration::ZERO).await.unwrap();
+    }
+    let soon = time::OffsetDateTime::now_utc() + Duration::from_secs(23 * 3600);
+    subject.store.sweep(soon).await.unwrap();
+    // What is over for less than a day is good again.
+    assert_eq!(subject.store.renew_viewers(vec![living.id], 2 * LEASE).await.unwrap(), [living.id]);
+    let later = time::OffsetDateTime::now_utc() + Duration::from_secs(24 * 3600 + 60);
+    for _ in 0..2 {
+        subject.store.sweep(later).await.unwrap();
+    }
+    assert_eq!(subject.store.renew_viewers(vec![dead.id, living.id], LEASE).await.unwrap(), [living.id]);
+    while subject.store.seal_audit(1000).await.unwrap() > 0 {}
+    let filter = AuditFilter { action: Some("terminal.detach".to_owned()), ..AuditFilter::default() };
+    let ends = subject.trail(&tenant, &filter, AuditPosition::After(0), 50).await;
+    let [end] = ends.as_slice() else { panic!("{ends:?}") };
+    let entry: serde_json::Value = serde_json::from_str(&end.entry).unwrap();
+    assert_eq!(entry["detail"], serde_json::json!({ "connection": dead.id, "reason": "lease over" }));
+    assert_eq!((&entry["actor"]["kind"], &entry["session_id"]), (&"system".into(), &serde_json::json!(session)));
+}
+
 async fn a_watched_session_is_not_idle(subject: &Subject) {
     let tenant = subject.organization().await;
     let session = subject.make(&tenant).await.unwrap().id;

@@ -1,6 +1,6 @@
 //! Tables `organizations`, `memberships`, `invitations`, `api_keys`, `hosts` and `host_enrolments`: each method is one function of the schema.
 
-use agentapi_shared::api::Quotas;
+use agentapi_shared::api::{InvitedTo, Quotas};
 use agentapi_shared::{ApiKeyId, HostId, InvitationId, OrgId, UserId};
 use time::OffsetDateTime;
 
@@ -84,6 +84,10 @@ impl MemberStore for Postgrest {
 
     fn revoke_invitation(&self, tenant: TenantContext, id: InvitationId, audit: AuditEntry) -> Answer<'_, ()> {
         Box::pin(async move { self.as_caller(&tenant)?.revoke_invitation(id, record(&tenant, &audit)).await })
+    }
+
+    fn invited_to(&self, org: OrgId, token_hash: String) -> Answer<'_, Option<InvitedTo>> {
+        Box::pin(async move { self.as_service().invited_to(org, &token_hash).await })
     }
 
     fn accept_invitation(

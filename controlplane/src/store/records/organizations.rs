@@ -38,11 +38,20 @@ pub struct OrganizationChange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Founding {
     /// They own one already.
-    Owner,
+    Owner(FoundingTerms),
     /// Whoever is in none may sign up, with an address that was shown to be theirs.
-    SignUp,
+    SignUp(FoundingTerms),
     /// The platform's operator wants it.
     Operator,
+}
+
+/// Under which terms people make organisations by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FoundingTerms {
+    /// How many one person may be the founder of, those included that an operator made for them; none: no limit.
+    pub founded_max: Option<u32>,
+    /// What a new one may have.
+    pub quotas: Quotas,
 }
 
 impl Founding {
@@ -50,9 +59,18 @@ impl Founding {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Owner => "owner",
-            Self::SignUp => "sign_up",
+            Self::Owner(_) => "owner",
+            Self::SignUp(_) => "sign_up",
             Self::Operator => "operator",
+        }
+    }
+
+    /// Its terms: an operator's has none.
+    #[must_use]
+    pub fn terms(self) -> FoundingTerms {
+        match self {
+            Self::Owner(terms) | Self::SignUp(terms) => terms,
+            Self::Operator => FoundingTerms::default(),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Tables `memberships` and `invitations`.
 
+use agentapi_shared::api::InvitedTo;
 use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{InvitationId, OrgId, UserId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
+use time::OffsetDateTime;
 
 use super::organizations::{bind_logins, record, require, require_address, role_of};
 use super::{Sqlite, rows};
 use crate::capability::{Capability, Role};
+use crate::clock;
 use crate::store::records::{AuditEntry, InvitationRecord, MemberRecord, NewInvitation, TenantContext};
 use crate::store::{Answer, MemberStore, StoreError};
 
@@ -33,6 +36,10 @@ impl MemberStore for Sqlite {
 
     fn revoke_invitation(&self, tenant: TenantContext, id: InvitationId, audit: AuditEntry) -> Answer<'_, ()> {
         self.call(move |tx| revoke(tx, &tenant, id, &audit))
+    }
+
+    fn invited_to(&self, org: OrgId, token_hash: String) -> Answer<'_, Option<InvitedTo>> {
+        self.call(move |tx| invited_to(tx, org, &token_hash, clock::now()))
     }
 
     fn accept_invitation(
@@ -176,6 +183,24 @@ fn revoke(
         return Err(StoreError::NotFound);
     }
     record(tx, tenant, tenant.org, audit)
+}
+
+fn invited_to(
+    tx: &Transaction<'_>,
+    org: OrgId,
+    token_hash: &str,
+    now: OffsetDateTime,
+) -> Result<Option<InvitedTo>, StoreError> {
+    let found = tx
+        .prepare_cached(
+            "SELECT o.name, i.role, i.expires_at FROM invitations AS i JOIN organizations AS o ON o.id = i.org_id
+             WHERE i.org_id = ?1 AND i.token_hash = ?2 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > ?3",
+        )?
+        .query_row(params![org.to_string(), token_hash, time_text(now)], |row| {
+            Ok(InvitedTo { organization: row.get(0)?, role: row.get(1)?, expires_at: rows::time(row, "expires_at")? })
+        })
+        .optional()?;
+    Ok(found)
 }
 
 fn accept(

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{Sqlite, audit, expiry, rows};
 use crate::capability::{Capability, Role};
 use crate::store::records::{
-    AuditEntry, Expiry, Founding, Identity, OrganizationChange, OrganizationRecord, TenantContext,
+    AuditEntry, Expiry, Founding, FoundingTerms, Identity, OrganizationChange, OrganizationRecord, TenantContext,
 };
 use crate::store::{Answer, OrganizationStore, Scope, StoreError};
 
@@ -114,8 +114,8 @@ fn create(
         return Err(StoreError::Unauthenticated);
     }
     let is_rightful = match by {
-        Founding::Owner => list(tx, tenant.user)?.iter().any(|(_, role)| role.has(Capability::OwnerGrant)),
-        Founding::SignUp => {
+        Founding::Owner(_) => list(tx, tenant.user)?.iter().any(|(_, role)| role.has(Capability::OwnerGrant)),
+        Founding::SignUp(_) => {
             require_address(tx, tenant.user)?;
             list(tx, tenant.user)?.is_empty()
         }
@@ -125,9 +125,17 @@ fn create(
         return Err(StoreError::Forbidden);
     }
     let (id, user, at) = (org.to_string(), tenant.user.to_string(), time_text(audit.at));
+    let FoundingTerms { founded_max, quotas } = by.terms();
+    let founded: u32 =
+        tx.query_row("SELECT COUNT(*) FROM organizations WHERE created_by = ?1", [&user], |row| row.get(0))?;
+    // Exact: there is one writer.
+    if founded_max.is_some_and(|max| founded >= max) {
+        return Err(StoreError::Quota("quota_organizations".to_owned()));
+    }
     tx.execute(
-        "INSERT INTO organizations (id, org_id, created_by, created_at, name) VALUES (?1, ?1, ?2, ?3, ?4)",
-        params![id, user, at, name],
+        "INSERT INTO organizations (id, org_id, created_by, created_at, name, sessions_max, sessions_per_day_max, viewers_max)
+         VALUES (?1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![id, user, at, name, quotas.sessions_max, quotas.sessions_per_day_max, quotas.viewers_max],
     )?;
     tx.execute(
         "INSERT INTO memberships (org_id, user_id, role, created_by, created_at) VALUES (?1, ?2, 'owner', ?2, ?3)",

@@ -1,12 +1,12 @@
-//! What the operator does on this machine while a server runs: sessions of people who were shut out are to be told to their hosts. What is over
-//! goes with the next of its kind.
+//! What the operator does on this machine while a server runs: sessions of people who were shut out are to be told to their hosts. Leases
+//! of viewers whose end nobody told are removed with a record of it; what else is over goes with the next of its kind.
 
 use std::time::Duration;
 
 use agentapi_shared::SessionId;
 use time::OffsetDateTime;
 
-use super::{Sqlite, rows};
+use super::{Sqlite, rows, viewers};
 use crate::store::{Answer, UpkeepStore};
 
 /// Twice within the minute after which nobody who was shut out has anything.
@@ -30,7 +30,7 @@ impl UpkeepStore for Sqlite {
         })
     }
 
-    fn sweep(&self, _now: OffsetDateTime) -> Answer<'_, u64> {
-        Box::pin(std::future::ready(Ok(0)))
+    fn sweep(&self, now: OffsetDateTime) -> Answer<'_, u64> {
+        self.call(move |tx| viewers::sweep(tx, now))
     }
 }

@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use agentapi_shared::audit::entry::time_text;
-use agentapi_shared::{OrgId, ViewerId};
+use agentapi_shared::{OrgId, SessionId, ViewerId};
 use rusqlite::{Transaction, params};
+use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Sqlite, organizations, sessions};
+use super::{Sqlite, audit, organizations, rows, sessions};
 use crate::capability::Capability;
 use crate::clock;
 use crate::store::records::{AuditEntry, NewViewer, TenantContext};
 use crate::store::{Answer, Scope, StoreError, ViewerStore};
 
-/// A lease that nobody renewed for so long goes with the next viewer that comes.
+/// A lease that nobody renewed for so long goes: until then it may be good again, after an outage.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// The job in whose name the ends of those are recorded.
+const LEASES: &str = "leases";
 
 impl ViewerStore for Sqlite {
     fn attach_viewer(&self, tenant: TenantContext, new: NewViewer, audit: AuditEntry) -> Answer<'_, bool> {
@@ -53,7 +56,6 @@ fn attach(
 ) -> Result<bool, StoreError> {
     organizations::require(tx, tenant, Capability::TerminalView)?;
     sessions::get(tx, &Scope::Tenant(tenant.clone()), new.session)?;
-    tx.prepare_cached("DELETE FROM viewers WHERE leased_until < ?1")?.execute([time_text(now - KEPT)])?;
     let replaced = match new.replaces.filter(|replaced| *replaced != new.id) {
         Some(replaced) => remove(tx, tenant, replaced)?,
         None => false,
@@ -73,6 +75,22 @@ fn attach(
     ])?;
     organizations::record(tx, tenant, tenant.org, audit)?;
     Ok(replaced)
+}
+
+/// Removes leases that nobody renewed for a day, each with the record of an end that nobody told.
+pub(super) fn sweep(tx: &Transaction<'_>, now: OffsetDateTime) -> Result<u64, StoreError> {
+    let over = tx
+        .prepare_cached("DELETE FROM viewers WHERE leased_until < ?1 RETURNING id, org_id, session_id")?
+        .query_map([time_text(now - KEPT)], |row| {
+            Ok((rows::id(row, "id")?, rows::id(row, "org_id")?, rows::id(row, "session_id")?))
+        })?
+        .collect::<rusqlite::Result<Vec<(ViewerId, OrgId, SessionId)>>>()?;
+    for (viewer, org, session) in &over {
+        let detail = json!({ "connection": viewer, "reason": "lease over" });
+        let entry = AuditEntry { session: Some(*session), ..AuditEntry::fact(*org, LEASES, "terminal.detach", detail) };
+        audit::insert(tx, &Scope::System, *org, &entry)?;
+    }
+    Ok(over.len() as u64)
 }
 
 /// Removes a viewer of the caller's; whether it was there.

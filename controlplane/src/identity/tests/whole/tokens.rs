@@ -149,3 +149,34 @@ async fn people_of_the_project_who_are_in_no_organisation_are_held_by_where_they
     assert_eq!(server.get(me, bearer).await.status, 200);
     server.end().await;
 }
+
+#[tokio::test]
+async fn credentials_that_are_nobodys_are_held_by_where_they_come_from() {
+    const RATE: u32 = 10;
+    let (dir, project) = (Dir::new(), Project::start().await);
+    let server = Running::start(&dir, Some(project.keys.clone()), |config| config.rates.failures = RATE).await;
+    let me = "/api/v1/me";
+    // At the first login one becomes a user.
+    server.log_in(json!({ "email": "ada@example.com", "password": PASSWORD })).await.cookie();
+    project.put_in(project.auth.user(), "owner").await;
+    let cookie = server.log_in(json!({ "email": "ada@example.com", "password": PASSWORD })).await.cookie();
+    let name = cookie.split('=').next().unwrap().to_owned();
+    assert_eq!(server.get(me, ("cookie", &cookie)).await.status, 200);
+    // By turns a token and a cookie; a machine that is slow gives room for one in between.
+    let mut refusals = Vec::new();
+    for number in 0..4 * RATE {
+        let (header, value) = match number % 2 {
+            0 => ("authorization", format!("Bearer wrong-{number}")),
+            _ => ("cookie", format!("{name}=wrong-{number}")),
+        };
+        let answer = server.get(me, (header, &value)).await;
+        refusals.push(answer.status.as_u16());
+        if answer.status == 429 {
+            answer.refused(429, "rate_limited");
+            break;
+        }
+    }
+    assert!(refusals.len() > RATE as usize && refusals.ends_with(&[401, 429]), "{refusals:?}");
+    assert_eq!(server.get(me, ("cookie", &cookie)).await.status, 200);
+    server.end().await;
+}

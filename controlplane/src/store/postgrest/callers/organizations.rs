@@ -13,8 +13,8 @@ use crate::store::postgrest::client::Function;
 use crate::store::postgrest::filter::{Filter, Query};
 use crate::store::postgrest::{PAGE_ROWS, all_rows, rows};
 use crate::store::records::{
-    ApiKeyRecord, Founding, InvitationRecord, MadeByKey, MemberRecord, NewApiKey, NewEnrolment, NewInvitation,
-    OrganizationChange, OrganizationRecord,
+    ApiKeyRecord, Founding, FoundingTerms, InvitationRecord, MadeByKey, MemberRecord, NewApiKey, NewEnrolment,
+    NewInvitation, OrganizationChange, OrganizationRecord,
 };
 
 #[derive(Debug, Deserialize)]
@@ -132,7 +132,13 @@ impl AsCaller<'_> {
         audit: Value,
     ) -> Result<(), StoreError> {
         const CREATE: Function = Function::once("create_organization");
-        self.call(CREATE, json!({ "p_org": org, "p_name": name, "p_audit": audit, "p_by": by.as_str() })).await
+        let FoundingTerms { founded_max, quotas } = by.terms();
+        let arguments = json!({
+            "p_org": org, "p_name": name, "p_audit": audit, "p_by": by.as_str(), "p_founded_max": founded_max,
+            "p_sessions_max": quotas.sessions_max, "p_sessions_per_day_max": quotas.sessions_per_day_max,
+            "p_viewers_max": quotas.viewers_max,
+        });
+        self.call(CREATE, arguments).await
     }
 
     pub(in crate::store::postgrest) async fn update_organization(

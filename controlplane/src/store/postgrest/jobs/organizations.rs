@@ -1,6 +1,6 @@
 //! Quotas, logins, hosts that enrol, and sessions whose time is over, in the control plane's own name.
 
-use agentapi_shared::api::Quotas;
+use agentapi_shared::api::{InvitedTo, Quotas};
 use agentapi_shared::{HostId, OrgId, SessionId, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -68,6 +68,15 @@ impl AsService<'_> {
         });
         let found: LoggedIn = self.call(LOGIN, arguments).await?;
         Ok(found.disabled_at.is_none().then_some(found.id))
+    }
+
+    pub(in crate::store::postgrest) async fn invited_to(
+        &self,
+        org: OrgId,
+        token_hash: &str,
+    ) -> Result<Option<InvitedTo>, StoreError> {
+        const INVITATION: Function = Function::same("job_invitation");
+        self.call(INVITATION, json!({ "p_org": org, "p_token_hash": token_hash })).await
     }
 
     pub(in crate::store::postgrest) async fn redeem_host_enrolment(
