@@ -41,8 +41,8 @@ end
 $$;
 call agentapi_private.publish('agentapi_private.claim_session_quota', 'agentapi_policy', 'agentapi_writer');
 
--- As before, but for its answer.
-create or replace function agentapi.create_session(p_org uuid, p_session jsonb, p_key jsonb, p_audit jsonb) returns jsonb
+-- Makes a session. The quota comes first: it is asked with the settings.
+create function agentapi.make_session(p_org uuid, p_session jsonb, p_key jsonb, p_audit jsonb) returns jsonb
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -81,6 +81,24 @@ begin
   values (v_id, 1, p_org, v_caller, v_at, 'pending', coalesce((p_session ->> 'has_env')::boolean, false), v_policy);
   perform agentapi_private.record(p_org, 'user', v_caller::text, p_audit);
   return jsonb_build_object('made', jsonb_build_object('sandbox_policy', v_policy));
+end
+$$;
+call agentapi_private.publish('agentapi.make_session', 'agentapi_writer', 'authenticated');
+
+-- For a control plane of before, which runs on until each replica is the new one: it is answered the session.
+create or replace function agentapi.create_session(p_org uuid, p_session jsonb, p_key jsonb, p_audit jsonb) returns jsonb
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_answer jsonb;
+begin
+  perform agentapi_private.require(p_org, 'session.create');
+  v_answer := agentapi.make_session(p_org, p_session, p_key, p_audit);
+  if v_answer ? 'made' then
+    return jsonb_build_object('session', agentapi_private.session_json((p_session ->> 'id')::uuid));
+  end if;
+  return v_answer;
 end
 $$;
 

@@ -325,13 +325,17 @@ pub trait IdempotencyStore {
     fn release_idempotent(&self, tenant: TenantContext, key: IdempotencyKey) -> Answer<'_, ()>;
 }
 
+/// Records that a store chains at least in one call, if so many have no place yet.
+pub const SEALED_MIN: u64 = 100;
+
 /// The audit trail.
 pub trait AuditStore {
     /// Stores an audit entry that goes with no change here.
     fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()>;
     /// Grows with each record that this process wrote, once it is there to be sealed.
     fn audit_written(&self) -> watch::Receiver<u64>;
-    /// Chains some of the records that have no place yet, at most `max`; gives how many. 0: there are none, or another process is at it.
+    /// Chains records that have no place yet, some `max` of them at most; gives how many. Less than [`SEALED_MIN`]: no more are there, or another
+    /// process is at it.
     fn seal_audit(&self, max: u32) -> Answer<'_, u64>;
     /// Where every chain ends.
     fn audit_heads(&self) -> Answer<'_, Vec<AuditHead>>;

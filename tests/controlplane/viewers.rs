@@ -9,6 +9,8 @@ use agentapi_tests::product::Product;
 use agentapi_tests::viewer::{Seen, Viewer, ViewerOptions};
 use agentapi_tests::wait::eventually;
 use anyhow::{Context, Result, ensure};
+use reqwest::Method;
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Error as SocketError;
 
 use crate::organizations::admin;
@@ -90,6 +92,27 @@ async fn one_that_comes_back_gets_exactly_the_rest() -> Result<()> {
     let mut viewer = product.view(session.id, bytes_from(1, 1 << 40)).await?;
     assert_eq!(resume_verdict(&mut viewer).await?.0, Resume::Gap);
     viewer.wait_for(|seen| matches!(seen, Seen::Keyframe(..)).then_some(())).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_position_beyond_every_end_holds_up_nobody() -> Result<()> {
+    const BEYOND: u64 = 1 << 50;
+    let product = Product::start().await?;
+    let session = product.create(&["sh", "-c", "read go; seq 400000; echo the-end; sleep 1000"]).await?;
+    // The first to come decides how the stream of the host is opened.
+    let mut first = product.view(session.id, bytes_from(1, BEYOND)).await?;
+    assert_eq!(resume_verdict(&mut first).await?.0, Resume::Gap);
+    let mut second = product.view(session.id, ViewerOptions { all_bytes: true, ..ViewerOptions::default() }).await?;
+    second.wait_for(|seen| matches!(seen, Seen::Keyframe(..)).then_some(())).await?;
+    let waits = product.request(Method::GET, &format!("/sessions/{}/screen?after=1:{BEYOND}", session.id));
+    let mut waiting = JoinSet::new();
+    waiting.spawn(waits.send());
+    second.input(b"\r").await?;
+    second.output_until("the-end").await?;
+    assert!(second.offset > 2_000_000, "{}", second.offset);
+    let refused = product.request(Method::GET, &format!("/sessions/{}/screen?after=1:{}", session.id, 1_u64 << 53));
+    assert_eq!(refused.send().await?.status(), 422);
     Ok(())
 }
 

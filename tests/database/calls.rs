@@ -196,9 +196,10 @@ fn session_calls(world: &World, things: &Things, leaver: Uuid) -> Vec<Call> {
     let key = json!({ "route": "route", "key": "key", "request_hash": "hash" });
     let call = |name, rightful, action, arguments| member_call(org, name, rightful, action, arguments);
     let with = Rightful::With;
-    let made = create_session(org.id, leaver, &new_session(Uuid::now_v7()));
+    let made = || create_session(org.id, leaver, &new_session(Uuid::now_v7()));
     vec![
-        call("create_session", with("session.create"), "session.create", made),
+        call("create_session", with("session.create"), "session.create", made()),
+        call("make_session", with("session.create"), "session.create", made()),
         call(
             "update_session",
             with("session.manage_all"),

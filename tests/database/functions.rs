@@ -229,7 +229,7 @@ async fn foreign_ids_do_not_exist_in_ones_own_organisation() -> Result<()> {
         let mut arguments = call.arguments(theirs.id);
         arguments["p_org"] = json!(world.theirs.id);
         if arguments.get("p_audit").is_some() {
-            let action = if call.name == "create_session" { "session.create" } else { "try" };
+            let action = if matches!(call.name, "create_session" | "make_session") { "session.create" } else { "try" };
             arguments["p_audit"] = audit(world.theirs.id, "user", &theirs.id.to_string(), action);
         }
         let answer = world.rest.call(&theirs.caller, call.name, &arguments).await?;

@@ -208,12 +208,12 @@ async fn an_idempotency_key_is_taken_once() -> Result<()> {
     let before = living(&world).await?;
     let answers = join_all((0..24).map(|_| attempt("a", member))).await;
     let bodies: Vec<Value> = answers.into_iter().map(|answer| answer?.done()).collect::<Result<_>>()?;
-    let made = bodies.iter().filter(|body| body.get("made").is_some()).count();
+    let made = bodies.iter().filter(|body| body.get("session").is_some()).count();
     assert_eq!((made, living(&world).await?), (1, before + 1));
-    assert!(bodies.iter().all(|body| body.get("made").is_some() || body["replay"]["state"] == "in_flight"));
+    assert!(bodies.iter().all(|body| body.get("session").is_some() || body["replay"]["state"] == "in_flight"));
     assert_eq!(attempt("b", member).await?.done()?["replay"]["state"], "mismatch");
     // Another person's key is another key, and so is another organisation's.
-    assert!(attempt("b", world.ours.owner()).await?.done()?.get("made").is_some());
+    assert!(attempt("b", world.ours.owner()).await?.done()?.get("session").is_some());
     let finish = json!({ "p_org": org, "p_key": key("a"), "p_status": 201, "p_body": "{\"id\":1.50}" });
     world.rest.call(&member.caller, "finish_idempotent", &finish).await?.done()?;
     let replay = attempt("a", member).await?.done()?["replay"].clone();

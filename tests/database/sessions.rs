@@ -22,9 +22,7 @@ async fn a_session_lives_as_the_control_plane_says() -> Result<()> {
     let id = Uuid::now_v7();
     let made =
         world.rest.call(&member.caller, "create_session", &create_session(org, member.id, &new_session(id))).await?;
-    assert_eq!(made.done()?, json!({ "made": { "sandbox_policy": null } }));
-    let path = format!("user_sessions?id=eq.{id}&select=*,spawns(*)");
-    let made = world.rest.get(&member.caller, &path).await?.done()?[0].clone();
+    let made = made.done()?["session"].clone();
     for (field, value) in new_session(id).as_object().into_iter().flatten().filter(|(field, _)| *field != "has_env") {
         if field == "created_at" {
             assert_eq!(made[field], "2026-01-02T03:04:05.678901+00:00");
@@ -34,6 +32,9 @@ async fn a_session_lives_as_the_control_plane_says() -> Result<()> {
     }
     assert_eq!((&made["revision"], &made["generation"], &made["state"]), (&json!(1), &json!(1), &json!("pending")));
     assert_eq!(made["spawns"][0]["has_env"], true);
+    // As the tenant reads it, with its spawns.
+    let read = world.rest.get(&member.caller, &format!("user_sessions?id=eq.{id}&select=*,spawns(*)")).await?.done()?;
+    assert_eq!(read[0], made);
 
     let spawn = json!({
         "number": 1, "state": "exited", "accepted": true, "report_generation": 1, "report_seq": 7, "boot_id": "boot",

@@ -14,6 +14,9 @@ use serde::de::DeserializeOwned;
 use super::ApiError;
 use crate::auth::sha256_hex;
 
+/// Offsets in a spawn's output are not above: the numbers that JavaScript counts exactly, 8 PiB.
+const OFFSET_MAX: u64 = (1 << 53) - 1;
+
 /// A JSON body. An absent one is an empty object where that makes sense for `T`.
 #[derive(Debug)]
 pub(super) struct Body<T> {
@@ -141,7 +144,8 @@ impl Params {
     pub(super) fn position(&mut self, name: &str) -> Option<(SpawnNumber, u64)> {
         self.read(name, "SPAWN:OFFSET, two numbers", |text| {
             let (spawn, offset) = text.split_once(':')?;
-            Some((spawn.parse().ok().filter(|spawn| *spawn > 0)?, offset.parse().ok()?))
+            let offset = offset.parse().ok().filter(|offset| *offset <= OFFSET_MAX)?;
+            Some((spawn.parse().ok().filter(|spawn| *spawn > 0)?, offset))
         })
     }
 

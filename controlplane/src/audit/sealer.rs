@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::store::{Store, StoreError};
+use crate::store::{SEALED_MIN, Store, StoreError};
 
 /// Records that come together are sealed together.
 const GATHER: Duration = Duration::from_millis(100);
@@ -21,10 +21,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Records sealed in one call; a store may do fewer.
 const BATCH_MAX: u32 = 2_000;
-
-/// What a store seals at least in one call if so many wait. Fewer are what came just now: to ask again at once, as long as records come, would be
-/// a call for every few of them.
-const BATCH_MIN: u64 = 100;
 
 /// A record waits for one that came just before it, and not longer than a second.
 const _: () = assert!(GATHER.as_millis() + SECOND_LOOK.as_millis() < 1000);
@@ -70,7 +66,8 @@ pub async fn seal_all(store: &dyn Store) -> Result<u64, StoreError> {
     loop {
         let count = store.seal_audit(BATCH_MAX).await?;
         all += count;
-        if count < BATCH_MIN {
+        // What comes just now waits for the next look: to ask again at once, as long as records come, would be a call for every few of them.
+        if count < SEALED_MIN {
             return Ok(all);
         }
     }

@@ -19,6 +19,9 @@ pub const AHEAD_BYTES: u64 = 256 * 1024;
 const _: () = assert!(2 * AHEAD_BYTES <= RING_BYTES as u64);
 const _: () = assert!(WINDOW_BYTES <= RING_BYTES as u64);
 
+/// Credit beyond the newest byte: of a viewer who was sent that, or acknowledged it.
+const CREDIT_MAX_BYTES: u64 = if AHEAD_BYTES > WINDOW_BYTES { AHEAD_BYTES } else { WINDOW_BYTES };
+
 /// Credit is told in steps of this size, so that it costs a message per some reads and not per read.
 const CREDIT_STEP_BYTES: u64 = 64 * 1024;
 
@@ -101,7 +104,7 @@ impl Feed {
         known: Option<Ring>,
     ) -> Arc<Self> {
         let start = from.unwrap_or(0);
-        let granted = start + ahead;
+        let granted = start.saturating_add(ahead);
         let ring = known.unwrap_or_else(|| Ring::new(start, WindowSize::DEFAULT));
         let feed = link.open_feed(|stream| {
             let state = State {
@@ -156,7 +159,10 @@ impl Feed {
             }
             let resumed = resumed && (self.from.is_none() || asked);
             state.opened = Some(Opened { size, offset, resumed });
-            state.granted = state.granted.max(if self.from.is_none() { offset + AHEAD_BYTES } else { 0 });
+            // Where the stream does not go on from what was asked for, credit for that was never given: it may have been beyond every end.
+            if !asked {
+                state.granted = offset + AHEAD_BYTES;
+            }
             // A keyframe follows by itself where the stream does not go on.
             state.keyframe_requested |= state.keyframes == 0 && (self.from.is_none() || !resumed);
         });
@@ -311,6 +317,8 @@ impl Feed {
     /// A viewer was sent everything below an offset, or may be sent up to one: the host may go on beyond it.
     pub(super) fn grant(&self, limit: u64) {
         let mut state = self.lock();
+        // Nobody was sent more than is here, whatever offset they named.
+        let limit = limit.min(state.ring.head() + CREDIT_MAX_BYTES);
         // Before the stream is open, what it was opened with is what the host goes by.
         let goes_on = state.opened.is_some() && state.ended.is_none() && !state.lost;
         if goes_on && limit >= state.granted + CREDIT_STEP_BYTES {

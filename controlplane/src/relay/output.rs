@@ -47,7 +47,7 @@ pub async fn beyond(
             }
             retry = feed.failure().map(|_| Instant::now() + RETRY_AFTER);
             // Others may have held the host back.
-            feed.grant(offset + AHEAD_BYTES);
+            feed.grant(offset.saturating_add(AHEAD_BYTES));
         }
         tokio::select! {
             // An error would mean that the sender is gone; each is held here.

@@ -492,6 +492,11 @@ async fn quotas_are_exact(subject: &Subject) {
     assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 2);
     // Another organisation is not concerned.
     subject.make(&subject.ours).await.unwrap();
+    // Of two reasons the quota is told.
+    let only = |agents: Option<Vec<String>>| OrganizationSettings { agents, ..OrganizationSettings::default() };
+    subject.settings(&tenant, only(Some(vec!["claude".to_owned()]))).await;
+    assert_eq!(word(subject.make(&tenant).await), "quota_sessions_per_day");
+    subject.settings(&tenant, only(None)).await;
     set(None, None).await;
     subject.make(&tenant).await.unwrap();
 }

@@ -34,7 +34,7 @@ pub(super) enum TokenFrom {
     Us,
 }
 
-/// What `create_session` gives.
+/// What `make_session` gives.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum CreatedRow {
@@ -73,7 +73,7 @@ impl<'a> AsCaller<'a> {
         key: Option<&IdempotencyKey>,
         audit: Value,
     ) -> Result<CreatedRow, StoreError> {
-        const CREATE: Function = Function::once("create_session");
+        const CREATE: Function = Function::once("make_session");
         let key = key.map(rows::key);
         let arguments = json!({ "p_org": self.org, "p_session": session, "p_key": key, "p_audit": audit });
         self.call(CREATE, arguments).await

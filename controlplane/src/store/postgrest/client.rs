@@ -87,8 +87,8 @@ impl Function {
         Self { path, again: Again::Same, proven: false, records: false }
     }
 
-    /// One of the audit trail itself: it leaves no record.
-    pub(super) const fn of_trail(path: &'static str) -> Self {
+    /// One of the control plane alone that leaves no record, so that there is nothing to seal after it.
+    pub(super) const fn unrecorded(path: &'static str) -> Self {
         Self { path, again: Again::Same, proven: true, records: false }
     }
 

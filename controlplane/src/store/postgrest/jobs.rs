@@ -165,12 +165,12 @@ impl<'a> AsService<'a> {
     }
 
     pub(super) async fn seal_audit(&self, max: u32) -> Result<u64, StoreError> {
-        const SEAL: Function = Function::of_trail("job_seal_audit");
+        const SEAL: Function = Function::unrecorded("job_seal_audit");
         self.call(SEAL, json!({ "p_max": max })).await
     }
 
     pub(super) async fn audit_heads(&self) -> Result<Vec<HeadRow>, StoreError> {
-        const HEADS: Function = Function::of_trail("job_audit_heads");
+        const HEADS: Function = Function::unrecorded("job_audit_heads");
         super::all_rows(|after: Option<&HeadRow>| {
             let query = Query::of("job_audit_heads", HeadRow::COLUMNS)
                 .only_if(after.map(|row| Filter::gt("org_id", &row.org())))
@@ -186,7 +186,7 @@ impl<'a> AsService<'a> {
     }
 
     pub(super) async fn sweep(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
-        const SWEEP: Function = Function::of_trail("job_sweep");
+        const SWEEP: Function = Function::same("job_sweep");
         self.call(SWEEP, json!({ "p_now": rows::time(now) })).await
     }
 

@@ -48,7 +48,7 @@ impl AsCaller<'_> {
 
 impl AsService<'_> {
     async fn renew_viewers(&self, viewers: &[ViewerId], lease: Duration) -> Result<Vec<ViewerId>, StoreError> {
-        const RENEW: Function = Function::of_trail("job_renew_viewers");
+        const RENEW: Function = Function::unrecorded("job_renew_viewers");
         self.call(RENEW, json!({ "p_viewers": viewers, "p_lease_s": lease.as_secs() })).await
     }
 }

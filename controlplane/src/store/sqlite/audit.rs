@@ -18,10 +18,11 @@ use crate::clock;
 use crate::store::records::{
     AuditEntry, AuditFilter, AuditHead, AuditPage, AuditPosition, DEFAULT_ORG, SealedRecord, TenantContext,
 };
-use crate::store::{Answer, AuditStore, OutboxSeen, Scope, StoreError};
+use crate::store::{Answer, AuditStore, OutboxSeen, SEALED_MIN, Scope, StoreError};
 
 /// Records sealed in one transaction: the thread is free again after a millisecond or two.
 const BATCH_MAX: u32 = 128;
+const _: () = assert!(BATCH_MAX as u64 >= SEALED_MIN);
 
 impl AuditStore for Sqlite {
     fn audit(&self, scope: Scope, entry: AuditEntry, seen: OutboxSeen) -> Answer<'_, ()> {

@@ -122,7 +122,12 @@ fn token(tx: &Transaction<'_>, hash: &str) -> Result<Option<(Holder, bool)>, Sto
 
 /// Notes when a key was used, to the minute: a write for each request would be too many.
 fn note_use(tx: &Transaction<'_>, hash: &str) -> Result<(), StoreError> {
-    tx.execute("UPDATE api_keys SET last_used_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE hash = ?1", [hash])?;
+    // Of many requests at once the first notes it.
+    tx.execute(
+        "UPDATE api_keys SET last_used_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE hash = ?1 AND revoked_at IS NULL
+         AND (last_used_at IS NULL OR last_used_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 minute'))",
+        [hash],
+    )?;
     Ok(())
 }
 
@@ -257,14 +262,11 @@ pub(super) fn end_browser_session(
 /// A user in an organisation of theirs: the one that is named, or the first they came to.
 pub(super) fn member(tx: &Transaction<'_>, user: UserId, org: Option<OrgId>) -> Result<Option<UserHolder>, StoreError> {
     let found = tx
-        .query_row(
-            &format!(
-                "SELECT {HOLDER} FROM memberships AS m {JOINS}
-                 WHERE m.user_id = ?1 AND (?2 IS NULL OR m.org_id = ?2) ORDER BY m.created_at, m.org_id LIMIT 1"
-            ),
-            params![user.to_string(), org.map(|org| org.to_string())],
-            read_user,
-        )
+        .prepare_cached(&format!(
+            "SELECT {HOLDER} FROM memberships AS m {JOINS}
+             WHERE m.user_id = ?1 AND (?2 IS NULL OR m.org_id = ?2) ORDER BY m.created_at, m.org_id LIMIT 1"
+        ))?
+        .query_row(params![user.to_string(), org.map(|org| org.to_string())], read_user)
         .optional()?;
     Ok(found)
 }

@@ -2,18 +2,18 @@
 //!
 //! In WAL mode a reader sees what is committed and waits for nobody, so such a question is answered where it is asked. To hand it to the
 //! thread that writes, and its answer back, would take several times as long as the answer itself. What may read many rows goes to the
-//! thread all the same: it would hold up the runtime.
+//! thread all the same, since it would hold up the runtime; a session has few spawns.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, OpenFlags, Transaction};
 
 use crate::store::StoreError;
 
-/// A reader waits for somebody else's program that holds the whole database, and no longer: it waits on a thread of the runtime.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
+/// A reader waits for somebody else's program that holds the whole database, and not for long: it waits on a thread of the runtime.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// See the module. There are never more connections than threads that ask at once.
 #[derive(Debug)]
@@ -32,7 +32,9 @@ impl Readers {
     }
 
     fn open(&self) -> rusqlite::Result<Connection> {
-        let connection = Connection::open(&self.database)?;
+        // Never made here: an empty file where the database was would have SQLite remove the log beside it, with all that is only there.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.database, flags)?;
         super::keep_plans(&connection)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "query_only", "ON")?;

@@ -91,6 +91,23 @@ async fn every_change_leaves_an_audit_entry_or_nothing() {
 }
 
 #[tokio::test]
+async fn a_database_that_was_moved_away_is_not_made_anew_and_keeps_its_log() {
+    let dir = TempDir::new();
+    let store = Sqlite::open(&dir.database()).unwrap();
+    let moved = dir.database().with_extension("moved");
+    std::fs::rename(dir.database(), &moved).unwrap();
+    let log = PathBuf::from(format!("{}-wal", dir.database().display()));
+    let before = std::fs::metadata(&log).unwrap().len();
+    let read = store.session(Scope::System, SessionId::generate()).await;
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    assert!(!dir.database().exists());
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), before);
+    std::fs::rename(&moved, dir.database()).unwrap();
+    let read = store.session(Scope::System, SessionId::generate()).await;
+    assert!(matches!(read, Err(StoreError::NotFound)), "{read:?}");
+}
+
+#[tokio::test]
 async fn a_database_is_migrated_once_and_a_newer_one_refused() {
     let dir = TempDir::new();
     for _ in 0..2 {

@@ -18,12 +18,12 @@ struct SequenceRow {
 
 impl AsService<'_> {
     pub(in crate::store::postgrest) async fn overview(&self) -> Result<Vec<OrganizationOverview>, StoreError> {
-        const OVERVIEW: Function = Function::of_trail("job_organizations");
+        const OVERVIEW: Function = Function::unrecorded("job_organizations");
         self.call(OVERVIEW, json!({})).await
     }
 
     pub(in crate::store::postgrest) async fn people(&self, who: &Who) -> Result<Vec<PersonRecord>, StoreError> {
-        const PEOPLE: Function = Function::of_trail("job_people");
+        const PEOPLE: Function = Function::unrecorded("job_people");
         let arguments = match who {
             Who::User(user) => json!({ "p_user": user, "p_email": null }),
             Who::Email(email) => json!({ "p_user": null, "p_email": email }),

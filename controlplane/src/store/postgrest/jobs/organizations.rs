@@ -75,7 +75,7 @@ impl AsService<'_> {
         org: OrgId,
         token_hash: &str,
     ) -> Result<Option<InvitedTo>, StoreError> {
-        const INVITATION: Function = Function::same("job_invitation");
+        const INVITATION: Function = Function::unrecorded("job_invitation");
         self.call(INVITATION, json!({ "p_org": org, "p_token_hash": token_hash })).await
     }
 
