@@ -109,7 +109,7 @@ async fn a_position_beyond_every_end_holds_up_nobody() -> Result<()> {
     let mut waiting = JoinSet::new();
     waiting.spawn(waits.send());
     second.input(b"\r").await?;
-    second.output_until("the-end").await?;
+    tokio::time::timeout(Duration::from_secs(30), second.output_until("the-end")).await.context("it was held up")??;
     assert!(second.offset > 2_000_000, "{}", second.offset);
     let refused = product.request(Method::GET, &format!("/sessions/{}/screen?after=1:{}", session.id, 1_u64 << 53));
     assert_eq!(refused.send().await?.status(), 422);
