@@ -132,7 +132,7 @@ impl Server {
         }
         if config.public_url.is_some() && config.client_address_header.is_none() {
             warn!(
-                "everybody behind the proxy of the public URL is one client for rate limits: set --client-address-header"
+                "everybody behind the proxy of the public URL is one client for rate limits, strangers with wrong credentials too: set --client-address-header"
             );
         }
         let tasks = TaskGroup::new();

@@ -39,7 +39,8 @@ pub(crate) enum CgroupError {
     /// A directory.
     #[error("cgroup: cannot make {path}")]
     Make { path: String, source: io::Error },
-    /// A directory whose name is ours is another user's, and something is in it.
+    /// A directory whose name is ours is another user's and could not be removed: something is in it (EBUSY, ENOTEMPTY), or we may not (EACCES, EPERM).
+    /// Which, the source says.
     #[error(
         "cgroup: {path} is of user {owner}, left by a supervisor whose state directory had the same number: see that nobody uses it, remove it (find {path} -depth -type d -exec rmdir {{}} +), and start the supervisor again"
     )]

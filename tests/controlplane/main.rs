@@ -7,4 +7,5 @@ mod many;
 mod operator;
 mod organizations;
 mod programs;
+mod starts;
 mod viewers;

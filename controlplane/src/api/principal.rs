@@ -172,7 +172,7 @@ pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<Secret> {
 /// A host, by its token, which is good for what hosts do only; and the token's hash.
 pub(super) async fn host(parts: &Parts, api: &Api) -> Result<(HostId, String), ApiError> {
     let hash = bearer(&parts.headers)?.ok_or_else(ApiError::unauthorized)?.hash();
-    match limits::ask(parts, api, (Shown::Token, &hash), || api.plane.store.token(hash.clone())).await? {
+    match limits::ask(parts, api, (Shown::Host, &hash), || api.plane.store.token(hash.clone())).await? {
         Holder::Host(host) => Ok((host, hash)),
         Holder::User(_) => {
             Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", "the link takes the credential of a host"))

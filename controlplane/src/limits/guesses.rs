@@ -4,6 +4,9 @@
 //! Only what turns out to be wrong is counted. A network that has had its share is asked about nothing new; what was good once goes on, whoever
 //! else is behind the same address. A program that shows one wrong credential again and again is answered from memory and counts once in a while,
 //! so that it keeps nobody out.
+//!
+//! Where hosts come, what is wrong is counted apart: behind one address with strangers, as behind a proxy that does not say where clients are, hosts
+//! come back from a restart whatever is guessed at the API.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -27,10 +30,12 @@ const GOOD_MAX: usize = 50_000;
 /// As what a credential is shown: the same text as something else is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shown {
-    /// A bearer, of a person, a program or a host.
+    /// A bearer, of a person or a program.
     Token,
     /// A browser's login.
     Cookie,
+    /// A bearer, where hosts alone come.
+    Host,
 }
 
 /// Why the store is not asked.
@@ -87,7 +92,8 @@ impl Guesses {
     }
 
     pub(super) fn ask(&self, shown: Shown, hash: &str, from: IpAddr) -> Result<Question<'_>, Unasked> {
-        let (credential, network) = (self.keys.hash_one((shown, hash)), self.keys.hash_one(network(from)) % SLOTS);
+        let credential = self.keys.hash_one((shown, hash));
+        let network = self.keys.hash_one((shown == Shown::Host, network(from))) % SLOTS;
         let now = Instant::now();
         let mut state = self.lock();
         let is_good = state.is_good(credential);
@@ -252,6 +258,17 @@ mod tests {
             ask(&guesses, &format!("guess {number}"), from(1)).unwrap().wrong();
         }
         assert!(matches!(ask(&guesses, "too many", from(1)), Err(Unasked::Exceeded(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guesses_elsewhere_keep_no_host_out_of_the_same_network() {
+        let guesses = guesses();
+        spend(&guesses);
+        assert!(matches!(guesses.ask(Shown::Cookie, "too many", from(1)), Err(Unasked::Exceeded(_))));
+        for number in 0..QUOTA {
+            guesses.ask(Shown::Host, &format!("host {number}"), from(1)).unwrap().wrong();
+        }
+        assert!(matches!(guesses.ask(Shown::Host, "too many", from(1)), Err(Unasked::Exceeded(_))));
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use super::client::Harness;
 use super::credentials::log_in;
+use super::host::SimHost;
 use crate::clock;
 
 #[tokio::test]
@@ -126,8 +127,9 @@ async fn wrong_credentials_are_held_by_where_they_come_from_and_good_ones_are_no
         assert_eq!((status, code.as_str()), (429, "rate_limited"), "{header:?}");
         assert!(again.is_some_and(|seconds| (1..=21).contains(&seconds)), "{again:?}");
     }
+    // Hosts have a share of their own: the store is asked.
     let host = harness.request("POST", "/api/v1/hosts/credential").header("x-forwarded-for", "192.0.2.1");
-    assert_eq!(host.bearer_auth("aah_wrong").send().await.unwrap().status(), 429);
+    assert_eq!(host.bearer_auth("aah_wrong").send().await.unwrap().status(), 503);
     assert_eq!((bearer("elsewhere", "192.0.2.2").await.0, known("192.0.2.1").await), (503, 503));
     sql("ALTER TABLE away RENAME TO api_keys; ALTER TABLE far RENAME TO browser_sessions");
     // Who was known goes on, and so does everybody elsewhere. A store that is away was nobody's fault.
@@ -135,4 +137,26 @@ async fn wrong_credentials_are_held_by_where_they_come_from_and_good_ones_are_no
     assert_eq!(ask(&harness, "192.0.2.1", ("cookie", &cookie)).await.0, 429);
     assert_eq!(ask(&harness, "192.0.2.2", ("cookie", &cookie)).await.0, 200);
     assert_eq!(ask(&harness, "192.0.2.1", ("cookie", &cookie)).await.0, 200);
+}
+
+#[tokio::test]
+async fn hosts_have_a_share_of_wrong_credentials_that_is_theirs() {
+    let harness = Harness::start_with(|config| config.rates.failures = 3).await;
+    let me = async |token: &str| {
+        harness.request("GET", "/api/v1/me").bearer_auth(token).send().await.unwrap().status().as_u16()
+    };
+    let host = async |token: &str| {
+        let request = harness.request("POST", "/api/v1/hosts/credential").bearer_auth(token);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(me(&harness.token).await, 200);
+    for (guess, status) in [("one", 401), ("two", 401), ("three", 401), ("four", 429)] {
+        assert_eq!(me(guess).await, status, "{guess}");
+    }
+    // One that this server has not seen yet, as after its restart.
+    let _linked = SimHost::connect(&harness).await;
+    for (guess, status) in [("aah_one", 401), ("aah_two", 401), ("aah_three", 401), ("aah_four", 429)] {
+        assert_eq!(host(guess).await, status, "{guess}");
+    }
+    assert_eq!(me(&harness.token).await, 200);
 }
