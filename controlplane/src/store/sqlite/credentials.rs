@@ -90,16 +90,6 @@ pub(super) fn register_token(
 
 /// Whose a token is, and whether it is time to note that it was used; none if it is good no longer.
 fn token(tx: &Transaction<'_>, hash: &str) -> Result<Option<(Holder, bool)>, StoreError> {
-    let host = tx
-        .prepare_cached(
-            "SELECT c.host_id FROM host_credentials AS c JOIN hosts AS h ON h.id = c.host_id AND h.revoked_at IS NULL
-             WHERE c.hash = ?1 AND (c.revoked_at IS NULL OR c.revoked_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
-        )?
-        .query_row([hash], |row| rows::id(row, "host_id"))
-        .optional()?;
-    if let Some(host) = host {
-        return Ok(Some((Holder::Host(host), false)));
-    }
     let user = tx
         .prepare_cached(&format!(
             "SELECT {HOLDER}, k.id AS key_id, k.scopes, k.expires_at,
@@ -117,7 +107,18 @@ fn token(tx: &Transaction<'_>, hash: &str) -> Result<Option<(Holder, bool)>, Sto
             Ok((UserHolder { key: Some(key), ..read_user(row)? }, row.get::<_, bool>("stale")?))
         })
         .optional()?;
-    Ok(user.map(|(holder, stale)| (Holder::User(holder), stale)))
+    // Asked first: people and their programs ask all the time, hosts when they connect.
+    if let Some((holder, stale)) = user {
+        return Ok(Some((Holder::User(holder), stale)));
+    }
+    let host = tx
+        .prepare_cached(
+            "SELECT c.host_id FROM host_credentials AS c JOIN hosts AS h ON h.id = c.host_id AND h.revoked_at IS NULL
+             WHERE c.hash = ?1 AND (c.revoked_at IS NULL OR c.revoked_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+        )?
+        .query_row([hash], |row| rows::id(row, "host_id"))
+        .optional()?;
+    Ok(host.map(|host| (Holder::Host(host), false)))
 }
 
 /// Notes when a key was used, to the minute: a write for each request would be too many.
