@@ -49,6 +49,7 @@ test: web agents
 	cd tests/oidc && npm ci --no-audit --no-fund
 	$(MAKE) lint
 	$(CARGO) build --workspace --all-targets --locked
+	$(CARGO) build --locked --manifest-path tests/database/independent/Cargo.toml --target-dir $(TARGET)/independent
 	AGENTAPI_TEST_AGENTS=$(abspath $(AGENTS)) $(CARGO) test --workspace --locked --no-fail-fast
 	@if scripts/require vm; then $(MAKE) test-vm-smoke; else \
 	  echo "LEFT OUT: the tests in a VM (systemd, cgroup v2). They need what is named above, and root."; fi

@@ -20,7 +20,8 @@ const FOUNDING: &str = "create_organization";
 /// What brings the proof cannot ask for it.
 const BRINGS_PROOF: &str = "register_proof";
 
-fn rightful(world: &World, call: &Call) -> Attacker {
+/// Who may make a call.
+pub(crate) fn rightful(world: &World, call: &Call) -> Attacker {
     let person = if call.rightful == Rightful::Outsider { &world.outsider } else { world.ours.owner() };
     let caller = if call.rightful == Rightful::Service { world.service.clone() } else { person.caller.clone() };
     Attacker { caller, id: person.id }

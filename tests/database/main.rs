@@ -6,6 +6,7 @@ mod calls;
 mod capabilities;
 mod functions;
 mod gate;
+mod independent;
 mod logins;
 mod pages;
 mod people;

@@ -11,20 +11,20 @@ use uuid::Uuid;
 
 use crate::attackers::{forgers, strangers};
 use crate::calls::fill;
-use crate::rest::Caller;
+use crate::rest::{Answer, Caller};
 use crate::world::World;
 use agentapi_test_postgres::cluster::Release;
 use agentapi_test_postgres::jwt;
 
 /// Tables that are nothing but credentials, or of the functions alone.
-const OF_NOBODY: [&str; 6] =
+pub(crate) const OF_NOBODY: [&str; 6] =
     ["host_credentials", "host_enrolments", "idempotency_keys", "login_codes", "logins", "viewers"];
 
 /// A table with one row of our organisation.
-struct Table {
-    name: String,
-    row: Value,
-    key: Vec<String>,
+pub(crate) struct Table {
+    pub(crate) name: String,
+    pub(crate) row: Value,
+    pub(crate) key: Vec<String>,
 }
 
 impl Table {
@@ -47,7 +47,7 @@ impl Table {
     }
 
     /// A row like it that could be added.
-    fn new_row(&self, world: &World) -> Value {
+    pub(crate) fn new_row(&self, world: &World) -> Value {
         let mut row = self.row.clone();
         let hash = json!(format!("\\x{}", jwt::sha256_hex(&Uuid::now_v7().to_string())));
         let fresh = [
@@ -70,11 +70,16 @@ impl Table {
         row
     }
 
-    /// Requests that write.
-    fn writes(&self, world: &World) -> Vec<(Method, String, Option<Value>)> {
+    /// A column of the row, with what it has.
+    pub(crate) fn same(&self) -> Value {
         let column = ["created_at", "sealed_at", "data"].into_iter().find(|column| self.row.get(column).is_some());
         let column = column.unwrap_or("id");
-        let same = json!({ column: self.row[column] });
+        json!({ column: self.row[column] })
+    }
+
+    /// Requests that write.
+    fn writes(&self, world: &World) -> Vec<(Method, String, Option<Value>)> {
+        let same = self.same();
         vec![
             (Method::POST, format!("{}?select={}", self.name, self.key[0]), Some(self.new_row(world))),
             (Method::PATCH, format!("{}&select={}", self.of_row(), self.key[0]), Some(same)),
@@ -84,7 +89,8 @@ impl Table {
     }
 }
 
-async fn tables(world: &World) -> Result<Vec<Table>> {
+/// Every table, each with a row of ours.
+pub(crate) async fn tables(world: &World) -> Result<Vec<Table>> {
     let (org, member) = (world.ours.id, world.ours.member().id);
     let keys = world
         .cluster
@@ -158,7 +164,8 @@ async fn tables_are_read_by_their_tenants_and_written_by_nobody(release: Release
     the_same_requests_write_once_they_may(&world, &tables).await
 }
 
-async fn the_same_requests_write_once_they_may(world: &World, tables: &[Table]) -> Result<()> {
+/// Grants everything to everyone who is logged in.
+pub(crate) async fn open(world: &World, tables: &[Table]) -> Result<()> {
     let mut open = "grant all on all tables in schema agentapi to authenticated;\n".to_owned();
     for table in tables {
         open.push_str(&format!(
@@ -167,14 +174,22 @@ async fn the_same_requests_write_once_they_may(world: &World, tables: &[Table]) 
         ));
     }
     world.cluster.sql(&open).await?;
+    Ok(())
+}
+
+/// Whether a write found its right: rows that others point at stay, and the audit trail refuses everyone, both after it was found.
+pub(crate) fn is_told(answer: &Answer) -> bool {
+    ["23503", "23505"].contains(&answer.code()) || answer.word() == "append_only"
+}
+
+async fn the_same_requests_write_once_they_may(world: &World, tables: &[Table]) -> Result<()> {
+    open(world, tables).await?;
     let ours = &world.ours.owner().caller;
     let mut refused = Vec::new();
     for table in tables {
         for (method, path, body) in table.writes(world) {
             let answer = world.rest.send(ours, method.clone(), &path, body.as_ref()).await?;
-            // Rows that others point at stay, and the audit trail refuses everyone; both speak after the right to write was found.
-            let is_told = ["23503", "23505"].contains(&answer.code()) || answer.word() == "append_only";
-            if !(is_told || answer.rows() == 1 && answer.is_done()) {
+            if !(is_told(&answer) || answer.rows() == 1 && answer.is_done()) {
                 refused.push(format!("{method} {path} {body:?}: {answer:?}"));
             }
         }
