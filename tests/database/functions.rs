@@ -16,9 +16,9 @@ use agentapi_test_postgres::cluster::{Release, root};
 use agentapi_test_postgres::jwt::sha256_hex;
 
 /// Foundings are of no organisation that exists, and have a test of their own.
-const FOUNDING: &str = "create_organization";
+pub(crate) const FOUNDING: &str = "create_organization";
 /// What brings the proof cannot ask for it.
-const BRINGS_PROOF: &str = "register_proof";
+pub(crate) const BRINGS_PROOF: &str = "register_proof";
 
 /// Who may make a call.
 pub(crate) fn rightful(world: &World, call: &Call) -> Attacker {

@@ -13,16 +13,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+use uuid::Uuid;
 
 use agentapi_tests::wait::soon;
 
 use crate::attackers::{Attacker, strangers};
 use crate::calls::{Call, Rightful, calls, fill};
-use crate::functions::rightful;
-use crate::rest::{Answer, Caller};
+use crate::functions::{BRINGS_PROOF, FOUNDING, rightful};
+use crate::rest::{Answer, Caller, audit};
 use crate::tables::{OF_NOBODY, Table, is_told, open, tables};
 use crate::world::{PROOF, World};
 use agentapi_test_postgres::cluster::Release;
+use agentapi_test_postgres::jwt::sha256_hex;
 
 /// How the program is built; `make test` does.
 const BUILD: &str =
@@ -219,6 +221,17 @@ fn call(world: &World, call: &Call, attacker: &Attacker) -> Value {
     json!({ "function": call.name, "ways": ways, "arguments": arguments, "own": world.theirs.id, "foreign": world.ours.id })
 }
 
+/// The two functions that are about no organisation that exists: somebody signs up, and a control plane proves itself.
+fn beginnings(world: &World, actor: Uuid) -> [Value; 2] {
+    let org = Uuid::now_v7();
+    let record = audit(org, "user", &actor.to_string(), "organization.create");
+    let founding = json!({ "p_org": org, "p_name": "new", "p_by": "sign_up", "p_audit": record });
+    let proof = json!({ "p_hash": sha256_hex("another proof"), "p_others_end_s": 600 });
+    [(FOUNDING, founding), (BRINGS_PROOF, proof)].map(|(function, arguments)| {
+        json!({ "function": function, "ways": ["foreign"], "arguments": arguments, "own": world.theirs.id, "foreign": world.ours.id })
+    })
+}
+
 fn is_a_refused_call(world: &World, told: &Told, readers: &BTreeSet<&str>) -> bool {
     if told.is_done() {
         return readers.contains(told.target.as_str()) && !told.has_ours(world);
@@ -231,13 +244,16 @@ async fn another_client_calls_no_function_that_it_may_not() -> Result<()> {
     let world = World::new(Release::System).await?;
     let things = fill(&world).await?;
     let calls = calls(&world, &things).await?;
-    let may = |call: &Call, attacker: &Attacker| {
-        call.rightful == Rightful::Outsider && attacker.id == world.outsider.id && attacker.caller.proof.is_some()
-    };
     let mut people = Vec::new();
     for attacker in attackers(&world) {
-        let calls = calls.iter().filter(|call| !may(call, &attacker)).map(|one| call(&world, one, &attacker));
-        people.push(person(&attacker.caller, calls.collect()));
+        // Who is invited and signs up.
+        let may_begin = attacker.id == world.outsider.id && attacker.caller.proof.is_some();
+        let [founding, proof] = beginnings(&world, attacker.id);
+        let called = calls.iter().filter(|call| !may_begin || call.rightful != Rightful::Outsider);
+        let mut called: Vec<Value> = called.map(|one| call(&world, one, &attacker)).collect();
+        called.push(proof);
+        called.extend((!may_begin).then_some(founding));
+        people.push(person(&attacker.caller, called));
     }
     let before = world.fingerprint().await?;
     let all = attempts(&world, &[], people).await?;
@@ -249,11 +265,13 @@ async fn another_client_calls_no_function_that_it_may_not() -> Result<()> {
     assert_eq!(after, before, "nothing is written");
 
     // The calls are good ones: by whom they are for they are done, each after the other.
+    let [founding, proof] = beginnings(&world, world.outsider.id);
+    let mut people = vec![person(&world.outsider.caller, vec![founding]), person(&Caller::service(), vec![proof])];
     let rightful = calls.iter().map(|one| (one, rightful(&world, one)));
-    let people = rightful.map(|(one, right)| person(&right.caller, vec![call(&world, one, &right)])).collect();
+    people.extend(rightful.map(|(one, right)| person(&right.caller, vec![call(&world, one, &right)])));
     let done = attempts(&world, &[], people).await?;
     let (own, done): (Vec<&Told>, Vec<&Told>) = done.iter().partition(|told| told.attempt == "own");
-    ensure!(own.len() == readers.len() && done.len() == calls.len() + readers.len(), "every call is made");
+    ensure!(own.len() == readers.len() && done.len() == 2 + calls.len() + readers.len(), "every call is made");
     for told in done {
         if !told.is_done() || readers.contains(told.target.as_str()) && !told.has_ours(&world) {
             bail!("{} is refused to whoever may: {told:?}", told.target);
