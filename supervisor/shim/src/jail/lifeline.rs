@@ -128,6 +128,9 @@ mod tests {
         theirs.send(&InitMessage::ExecFailed { errno: 2 }, &[]).unwrap();
         assert!(ours.is_open().unwrap());
         drop(theirs);
+        // A child that a test beside this one has just forked has it too, until it executes something.
+        let mut hung_up = [PollFd::new(ours.0.as_fd(), PollFlags::empty())];
+        assert_eq!(poll(&mut hung_up, PollTimeout::from(5000_u16)), Ok(1));
         assert!(!ours.is_open().unwrap());
         let heard = ours.receive::<InitMessage>().unwrap();
         assert!(matches!(heard, Some((InitMessage::ExecFailed { errno: 2 }, _))), "{heard:?}");
