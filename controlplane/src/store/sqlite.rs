@@ -35,6 +35,9 @@ use readers::Readers;
 /// Operations that wait for the thread. Overflow: the caller waits for room.
 const QUEUE_MAX: usize = 1024;
 
+/// Prepared statements that a connection keeps: more than there are. Overflow: the one that was not used for longest is prepared again.
+const STATEMENTS_MAX: usize = 128;
+
 /// Each migration runs once, in order, in a transaction of its own.
 const MIGRATIONS: [&str; 11] = [
     include_str!("sqlite/migrations/0001.sql"),
@@ -122,7 +125,7 @@ impl Sqlite {
     fn read<'a, T, F>(&'a self, work: F) -> Answer<'a, T>
     where
         T: Send + 'a,
-        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'a,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'a,
     {
         Box::pin(async move { self.readers.read(work) })
     }
@@ -159,6 +162,7 @@ fn transact<T>(
 /// Plans do not depend on the values that are bound. They did with the statistics that this SQLite is built with, and with partial indexes: each use
 /// of a prepared statement with other values planned it anew, which took several times as long as the statement.
 fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 

@@ -2,7 +2,7 @@
 
 use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{OrgId, UserId};
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use time::{Duration, OffsetDateTime};
 
 use agentapi_shared::ApiKeyId;
@@ -89,7 +89,7 @@ pub(super) fn register_token(
 }
 
 /// Whose a token is, and whether it is time to note that it was used; none if it is good no longer.
-fn token(tx: &Transaction<'_>, hash: &str) -> Result<Option<(Holder, bool)>, StoreError> {
+fn token(tx: &Connection, hash: &str) -> Result<Option<(Holder, bool)>, StoreError> {
     let user = tx
         .prepare_cached(&format!(
             "SELECT {HOLDER}, k.id AS key_id, k.scopes, k.expires_at,
@@ -196,7 +196,7 @@ pub(super) fn redeem_login_code(
 
 /// A browser session that is not over.
 pub(super) fn browser_session(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     hash: &str,
     now: OffsetDateTime,
 ) -> Result<Option<BrowserSession>, StoreError> {
@@ -261,7 +261,7 @@ pub(super) fn end_browser_session(
 }
 
 /// A user in an organisation of theirs: the one that is named, or the first they came to.
-pub(super) fn member(tx: &Transaction<'_>, user: UserId, org: Option<OrgId>) -> Result<Option<UserHolder>, StoreError> {
+pub(super) fn member(tx: &Connection, user: UserId, org: Option<OrgId>) -> Result<Option<UserHolder>, StoreError> {
     let found = tx
         .prepare_cached(&format!(
             "SELECT {HOLDER} FROM memberships AS m {JOINS}

@@ -3,7 +3,7 @@
 use agentapi_shared::api::{OrganizationSettings, Quotas, SandboxRequest};
 use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{OrgId, UserId};
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use time::OffsetDateTime;
 
 use super::{Sqlite, audit, expiry, rows};
@@ -53,7 +53,7 @@ impl OrganizationStore for Sqlite {
 }
 
 /// The role of somebody who is in an organisation and not shut out.
-pub(super) fn role_of(tx: &Transaction<'_>, org: OrgId, user: UserId) -> Result<Option<Role>, StoreError> {
+pub(super) fn role_of(tx: &Connection, org: OrgId, user: UserId) -> Result<Option<Role>, StoreError> {
     Ok(tx
         .prepare_cached(
             "SELECT m.role AS role FROM memberships AS m JOIN users AS u ON u.id = m.user_id AND u.disabled_at IS NULL

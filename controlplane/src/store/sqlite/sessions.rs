@@ -3,7 +3,7 @@
 use agentapi_shared::api::{SandboxPolicy, Visibility};
 use agentapi_shared::audit::entry::time_text;
 use agentapi_shared::{HostId, SessionId, SpawnState, WindowSize};
-use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
+use rusqlite::{Connection, Row, ToSql, Transaction, params, params_from_iter};
 use time::OffsetDateTime;
 
 use super::{Sqlite, audit, hosts, idempotency, organizations, rows};
@@ -117,7 +117,7 @@ pub(super) fn create(
 
 /// The condition that a scope puts on rows, and its two values. A tenant sees what the role that it has now shows it, whatever its request began
 /// with: the rule that the other store has as a policy of the database.
-fn visible(tx: &Transaction<'_>, scope: &Scope) -> Result<(&'static str, [String; 2]), StoreError> {
+fn visible(tx: &Connection, scope: &Scope) -> Result<(&'static str, [String; 2]), StoreError> {
     Ok(match scope {
         Scope::Tenant(tenant) => {
             let role = organizations::role_of(tx, tenant.org, tenant.user)?;
@@ -148,7 +148,7 @@ fn require_change(tx: &Transaction<'_>, scope: &Scope, record: &SessionRecord) -
 }
 
 /// One session.
-pub(super) fn get(tx: &Transaction<'_>, scope: &Scope, id: SessionId) -> Result<SessionRecord, StoreError> {
+pub(super) fn get(tx: &Connection, scope: &Scope, id: SessionId) -> Result<SessionRecord, StoreError> {
     let (condition, [first, second]) = visible(tx, scope)?;
     let sql = format!("SELECT * FROM user_sessions WHERE {condition} AND id = ?3");
     let mut record = tx.prepare_cached(&sql)?.query_row(params![first, second, id.to_string()], read_session)?;
@@ -364,7 +364,7 @@ pub(super) fn purge(tx: &Transaction<'_>, scope: &Scope, id: SessionId, audit: &
     audit::insert(tx, scope, record.org, audit)
 }
 
-fn spawns(tx: &Transaction<'_>, id: SessionId) -> Result<Vec<SpawnRecord>, StoreError> {
+fn spawns(tx: &Connection, id: SessionId) -> Result<Vec<SpawnRecord>, StoreError> {
     let found = tx
         .prepare_cached("SELECT * FROM spawns WHERE session_id = ?1 ORDER BY number")?
         .query_map([id.to_string()], read_spawn)?
