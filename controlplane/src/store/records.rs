@@ -8,10 +8,11 @@ mod organizations;
 use std::collections::BTreeMap;
 
 use agentapi_shared::api::{Posture, STOP_GRACE_MS, SandboxPolicy, SandboxRequest, Visibility, Workspace};
+use agentapi_shared::audit::entry::in_microseconds;
 use agentapi_shared::egress::EgressVerdict;
 use agentapi_shared::link::HostFacts;
 use agentapi_shared::{ApiKeyId, EventId, Exit, HostId, OrgId, SessionId, SpawnNumber, SpawnState, UserId, WindowSize};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use crate::capability::Role;
 
@@ -112,11 +113,6 @@ pub struct NewSession {
     pub has_env: bool,
     /// Who sees it.
     pub visibility: Visibility,
-}
-
-/// No store keeps more of a time.
-fn in_microseconds(at: OffsetDateTime) -> OffsetDateTime {
-    at - Duration::nanoseconds(i64::from(at.nanosecond() % 1000))
 }
 
 /// A session with all its spawns.

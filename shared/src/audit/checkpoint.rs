@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use super::chain::{ChainHash, Seal};
-use super::entry::time_text;
+use super::entry::{in_microseconds, time_text};
 use crate::id::OrgId;
 
 const TAG: &[u8] = b"agentapi.audit.checkpoint.1\0";
@@ -101,7 +101,7 @@ impl SigningKey {
     #[must_use]
     pub fn sign(&self, org: OrgId, seal: Seal, at: OffsetDateTime) -> Checkpoint {
         // What is not written is not signed.
-        let at = at.replace_nanosecond(at.microsecond() * 1000).unwrap_or(at);
+        let at = in_microseconds(at);
         let signature = self.sign_bytes(&message(org, seal, at));
         Checkpoint { org_id: org, number: seal.number, hash: seal.hash, at, key_id: self.public().id(), signature }
     }

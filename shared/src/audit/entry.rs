@@ -155,6 +155,12 @@ impl Personal {
     }
 }
 
+/// A time as every store keeps it: to the microsecond, what is finer cut off.
+#[must_use]
+pub fn in_microseconds(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_nanosecond(at.microsecond() * 1000).unwrap_or(at)
+}
+
 /// RFC 3339 in UTC with microseconds always written: the order of texts is the order of times, and no store keeps more.
 #[must_use]
 pub fn time_text(at: OffsetDateTime) -> String {
